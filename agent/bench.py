@@ -1,0 +1,125 @@
+"""The workbench of one run: the link's path, its radio, a borrowed server. What was found is kept, for failures too."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from agent.lease import Borrowed, borrow
+from agent.measurements.base import MeasurementFailed
+from agent.path import LinkPath, look
+from wire.messages import Reason, Route, Server
+from wire.radio import RadioReading, Registration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.clock import Clock
+    from agent.lease import Lender
+    from agent.settings import IperfServer, Link
+
+log = logging.getLogger(__name__)
+
+_UNREGISTERED = {Registration.DENIED, Registration.NOT_REGISTERED, Registration.SEARCHING}
+_NO_USE_TO_GO_ON = {Reason.SIM_ABSENT, Reason.SIM_LOCKED, Reason.NO_REGISTRATION}
+
+
+class Look(NamedTuple):
+    """One look at a modem: who it is, and what it says of its radio."""
+
+    reading: RadioReading
+    model: str | None = None
+    iccid_sha256: str | None = None
+
+
+class Modems(Protocol):
+    """Whoever can look at a link's modem."""
+
+    def look(self, link: Link) -> Look:
+        """Ask the modem; raise MeasurementFailed with the reason if it does not answer as one should."""
+        ...
+
+
+class Bench:
+    """Everything a measurement may use, and nothing else."""
+
+    def __init__(
+        self, link: Link, servers: Sequence[IperfServer], clock: Clock, modems: Modems, lender: Lender
+    ) -> None:
+        """Lay out the tools; nothing is asked of anything yet."""
+        self.link = link
+        self.plain_servers = servers
+        self.seen: Look | None = None
+        self.server: Server | None = None
+        self._clock = clock
+        self._modems = modems
+        self._lender = lender
+        self._source_address: str | None = None
+
+    def path(self) -> LinkPath:
+        """Find the interface's present address and state; raise MeasurementFailed if it cannot carry a test."""
+        path = look(self.link.interface)
+        self._source_address = path.source_address
+        if not path.exists:
+            raise MeasurementFailed(
+                Reason.LINK_DOWN, f"there is no interface {path.interface}; is the modem plugged in?"
+            )
+        if not path.up:
+            raise MeasurementFailed(Reason.LINK_DOWN, f"{path.interface} is down")
+        if path.source_address is None:
+            raise MeasurementFailed(Reason.NO_ADDRESS, f"{path.interface} has no IPv4 address")
+        return path
+
+    def look(self) -> Look:
+        """Look at the radio; raise MeasurementFailed."""
+        self.seen = self._modems.look(self.link)
+        return self.seen
+
+    def look_before_test(self) -> RadioReading | None:
+        """Look at the radio; None if it could not be seen but a test may still be tried.
+
+        Raise MeasurementFailed if the modem says that there is no service to test.
+        """
+        if self.link.modem is None:
+            return None
+        try:
+            reading = self.look().reading
+        except MeasurementFailed as failure:
+            if failure.reason in _NO_USE_TO_GO_ON:
+                raise
+            log.warning("%s: radio not seen: %s (%s)", self.link.name, failure.reason, failure.detail)
+            return None
+        if reading.registration in _UNREGISTERED:
+            raise MeasurementFailed(Reason.NO_REGISTRATION, f"the modem says: {reading.registration}")
+        return reading
+
+    def look_after_test(self) -> RadioReading | None:
+        """Look at the radio again; None if it could not be seen. What was seen before stays as the link's identity."""
+        if self.link.modem is None:
+            return None
+        try:
+            look = self._modems.look(self.link)
+        except MeasurementFailed as failure:
+            log.warning("%s: radio not seen: %s (%s)", self.link.name, failure.reason, failure.detail)
+            return None
+        self.seen = look
+        return look.reading
+
+    def borrow(self, *, transfers: int, length_s: float) -> Borrowed:
+        """Borrow servers by lease; raise MeasurementFailed."""
+        borrowed = borrow(self._lender, self._clock, link=self.link.name, transfers=transfers, length_s=length_s)
+        self.server = borrowed.plain()
+        return borrowed
+
+    def used(self) -> Route:
+        """Name the path that carried the run, as far as it got."""
+        reading = self.seen.reading if self.seen is not None else RadioReading()
+        plmn = f"{reading.mcc}-{reading.mnc}" if reading.mcc and reading.mnc else None
+        return Route(
+            interface=self.link.interface,
+            source_address=self._source_address,
+            operator=reading.operator or plmn,
+            iccid_sha256=self.seen.iccid_sha256 if self.seen is not None else None,
+            modem=self.seen.model if self.seen is not None else None,
+            server=self.server,
+        )

@@ -1,0 +1,168 @@
+"""`probe-agent`: the commands, and the only place that builds the agent's objects."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agent.modem import commands as modem_commands
+from base import logs
+from base.configfile import ConfigError
+from base.durable import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.clock import SystemClock
+    from agent.modems import SerialModems
+    from agent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES: Final = """\
+examples:
+  probe-agent check-config                      is /etc/probefleet/agent.yaml right? (names every mistake)
+  probe-agent links                             what each link's interface and modem say now
+  probe-agent once throughput-light             one test now, on every link of the job
+  probe-agent once radio --link viettel --json
+  probe-agent run                               measure on schedule (what the systemd unit does)
+  probe-agent modem list                        which modems are plugged in, and who holds their ports
+  probe-agent modem up --link viettel           bring a link up, step by step (--dry-run: only explain)
+  probe-agent modem recover --dry-run           what the recovery ladder would do now, and why
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exit 0 if it did its work, 1 if it could not, 2 for wrong usage or configuration."""
+    sys.exit(_main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    logs.set_up(verbose=options.verbose)
+    from agent.service import AlreadyRunningError  # noqa: PLC0415  # --help and version start quickly without it
+    from base.broker import CredentialsError  # noqa: PLC0415  # the same
+
+    try:
+        status: int = options.handler(options)
+    except (ConfigError, CredentialsError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (StorageError, AlreadyRunningError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="probe-agent",
+        description="Measures mobile Internet over this machine's modems and sends every result to the collector.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="log more")
+    configured = argparse.ArgumentParser(add_help=False, parents=[common])
+    configured.add_argument("--config", type=Path, default=Path("/etc/probefleet/agent.yaml"), metavar="FILE")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[configured], help="measure on schedule until stopped")
+    run.set_defaults(handler=_run)
+
+    once = commands.add_parser("once", parents=[configured], help="run one job now and show what came of it")
+    once.add_argument("job", metavar="JOB", help="a job of agent.yaml")
+    once.add_argument("--link", metavar="LINK", help="only on this link")
+    once.add_argument("--json", action="store_true", help="print results as JSON, one a line")
+    once.set_defaults(handler=_once)
+
+    links = commands.add_parser("links", parents=[configured], help="show what each link's interface and modem say")
+    links.add_argument("--json", action="store_true")
+    links.set_defaults(handler=_links)
+
+    check = commands.add_parser("check-config", parents=[configured], help="name every mistake in agent.yaml")
+    check.set_defaults(handler=_check_config)
+
+    version = commands.add_parser("version", parents=[common], help="print the version")
+    version.set_defaults(handler=_version)
+
+    modem_commands.add_parser(commands)
+    parser.set_defaults(verbose=False)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from agent.service import Service, sole_use  # noqa: PLC0415  # as above
+    from agent.upkeep import Upkeep  # noqa: PLC0415  # as above
+
+    settings = _settings(options)
+    with sole_use(settings.data_dir):
+        clock, modems = _world()
+        service = Service(settings, clock, modems)
+        service.upkeep = Upkeep(settings, clock, modems, service.runner)
+        service.run()
+    return 0
+
+
+def _once(options: argparse.Namespace) -> int:
+    from agent.once import NotThere, run_once  # noqa: PLC0415  # as above
+    from agent.service import Service, sole_use  # noqa: PLC0415  # as above
+
+    settings = _settings(options)
+    with sole_use(settings.data_dir):
+        service = Service(settings, *_world())
+        try:
+            return run_once(service, options.job, options.link, as_json=options.json)
+        except NotThere as error:
+            print(error, file=sys.stderr)
+            return 2
+
+
+def _links(options: argparse.Namespace) -> int:
+    from agent.links import show  # noqa: PLC0415  # as above
+
+    return show(_settings(options), _world()[1], as_json=options.json)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from base.broker import read_credentials  # noqa: PLC0415  # as above
+
+    settings = _settings(options)
+    if settings.broker.credentials_file is not None:
+        read_credentials(settings.broker.credentials_file)
+    links = ", ".join(link.name for link in settings.links)
+    jobs = ", ".join(job.name for job in settings.jobs)
+    print(f"{options.config}: good. Probe {settings.probe_id} at {settings.site.id}; links: {links}; jobs: {jobs}")
+    return 0
+
+
+def _version(_options: argparse.Namespace) -> int:
+    from agent.runner import AGENT_VERSION  # noqa: PLC0415  # as above
+
+    print(AGENT_VERSION)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from agent.settings import load  # noqa: PLC0415  # as above
+
+    return load(options.config)
+
+
+def _world() -> tuple[SystemClock, SerialModems]:
+    """Build what reaches outside: the clock and the modems."""
+    from agent.clock import SystemClock  # noqa: PLC0415  # as above
+    from agent.modems import SerialModems  # noqa: PLC0415  # as above
+
+    return SystemClock(), SerialModems()
+
+
+if __name__ == "__main__":
+    main()

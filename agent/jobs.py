@@ -1,0 +1,86 @@
+"""What each measurement does on the bench, step by step; the table says what this agent can measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from agent.measurements import latency, throughput
+from agent.measurements.base import MeasurementFailed
+from agent.settings import LatencyJob, RadioJob, ThroughputJob
+from wire.messages import Invalid, Radio, Reason, Server, Throughput
+from wire.radio import RadioReading, Registration, Technology
+
+if TYPE_CHECKING:
+    from agent.bench import Bench
+    from agent.measurements.throughput import Measured, ThroughputOptions
+    from agent.path import LinkPath
+    from agent.settings import Job
+    from wire.messages import Latency, Outcome
+
+_4G_OR_LATER: Final = {Technology.LTE, Technology.NR5G_NSA, Technology.NR5G_SA}
+_LEASE_MARGIN_S: Final = 5.0
+_PLAIN_SERVERS_PATIENCE_S: Final = 60.0
+_ECHO_LEASE_S: Final = 5.0
+
+
+def run(bench: Bench, job: Job) -> Outcome:
+    """Measure what the job asks for; raise MeasurementFailed."""
+    match job:
+        case ThroughputJob():
+            return _throughput(bench, job)
+        case LatencyJob():
+            return _latency(bench, job)
+        case RadioJob():
+            return Radio(reading=bench.look().reading)
+
+
+def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
+    """Measure in this order: path, radio, server, download, upload, radio; then say whether it is a sample."""
+    path = bench.path()
+    before = bench.look_before_test()
+    measured = _measure(bench, path, job.options)
+    after = bench.look_after_test()
+    return Throughput(
+        download=measured.download,
+        upload=measured.upload,
+        upload_failure=measured.upload_failure,
+        radio_before=before,
+        radio_after=after,
+        invalid=(*measured.invalid, *doubts(before, after)),
+    )
+
+
+def _measure(bench: Bench, path: LinkPath, options: ThroughputOptions) -> Measured:
+    if bench.plain_servers:
+        servers = [Server(host=server.host, ports=(server.port,)) for server in bench.plain_servers]
+        measured, bench.server = throughput.run_in_turn(path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S)
+        return measured
+    borrowed = bench.borrow(transfers=options.transfers, length_s=options.longest_s + _LEASE_MARGIN_S)
+    return throughput.run(path, borrowed.plain(), options)
+
+
+def _latency(bench: Bench, job: LatencyJob) -> Latency:
+    """Measure to the job's own host, else to the first plain server, else to the responder's echo server."""
+    path = bench.path()
+    host = job.host or (bench.plain_servers[0].host if bench.plain_servers else None)
+    port: int | None = latency.DEFAULT_PORT
+    if host is None:
+        borrowed = bench.borrow(transfers=0, length_s=_ECHO_LEASE_S)
+        host, port = borrowed.host, borrowed.irtt_port
+    if port is None:
+        raise MeasurementFailed(Reason.REFUSED, f"{host} has no echo server; give the latency job a `host`")
+    bench.server = Server(host=host, responder=bench.server.responder if bench.server is not None else None)
+    return latency.run(path, host, job.options, port=port)
+
+
+def doubts(before: RadioReading | None, after: RadioReading | None) -> tuple[Invalid, ...]:
+    """Say why the radio forbids to count a test as a 4G sample; before and after must both be known and good."""
+    found: list[Invalid] = []
+    technologies = [reading.technology if reading is not None else None for reading in (before, after)]
+    if None in technologies:
+        found.append(Invalid.RADIO_UNKNOWN)
+    if any(technology is not None and technology not in _4G_OR_LATER for technology in technologies):
+        found.append(Invalid.NOT_CELLULAR_4G)
+    if any(reading is not None and reading.registration == Registration.ROAMING for reading in (before, after)):
+        found.append(Invalid.ROAMING)
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""What every measurement shares: how it fails, and how it runs a foreign program that must not outlive its deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from wire.messages import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.path import LinkPath
+
+
+class MeasurementFailed(Exception):
+    """A run without figures. It becomes a result: `reason` for counting, `detail` for the person who looks at it.
+
+    `begun` says whether test data had begun to flow: a run that was turned away at the door may be tried elsewhere, one
+    that has spent the SIM's bytes may not.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", *, begun: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+        self.begun = begun
+
+
+def require_usable(path: LinkPath) -> str:
+    """Return the link's own address; raise MeasurementFailed (LINK_DOWN, NO_ADDRESS) if nothing can be sent over it."""
+    if not path.up:
+        what = "is down" if path.exists else "does not exist"
+        raise MeasurementFailed(Reason.LINK_DOWN, f"interface {path.interface} {what}")
+    if path.source_address is None:
+        raise MeasurementFailed(Reason.NO_ADDRESS, f"interface {path.interface} has no IPv4 address")
+    return path.source_address
+
+
+class Finished(NamedTuple):
+    """How a program ended. `overran`: its deadline came first and it was killed; the output is what there was."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    elapsed_s: float
+    overran: bool
+
+    @property
+    def complaint(self) -> str:
+        """The last line it wrote to standard error."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+def run_killable(command: Sequence[str], *, deadline_s: float, stdin: bytes = b"") -> Finished:
+    """Run a program in a process group of its own, dead at the latest after `deadline_s`; raise MeasurementFailed.
+
+    Whatever ends the wait (the deadline, an exception raised by a signal handler), nothing of the group stays behind.
+    Raises only where the program is not installed (TOOL_MISSING) or cannot be started (TOOL_FAILED).
+    """
+    begun_s = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            process_group=0,
+        )
+    except FileNotFoundError as error:
+        raise MeasurementFailed(Reason.TOOL_MISSING, f"{command[0]} is not installed") from error
+    except OSError as error:
+        raise MeasurementFailed(Reason.TOOL_FAILED, f"{command[0]}: {error.strerror or error}") from error
+    overran = False
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            overran = True
+            _kill_group(process)
+            stdout, stderr = process.communicate()
+        finally:
+            _kill_group(process)
+    return Finished(process.returncode, stdout, stderr, time.monotonic() - begun_s, overran)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and whatever it started; its number is still ours, or its group's, until it is waited for."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

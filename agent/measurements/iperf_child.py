@@ -1,0 +1,192 @@
+"""One iperf3 transfer in a process of its own: a JSON job on standard input, one JSON answer on standard output.
+
+Run as `python -m agent.measurements.iperf_child`. Why a process (all observed with libiperf 3.12 and iperf3 0.1.11):
+
+- `IPerf3.__del__` ends the test a second time: it writes into, and closes, whatever has the old socket numbers by then.
+  Here the destructor never runs: every way out is `os._exit`.
+- `Client.run()` collects libiperf's output in a pipe that nobody empties: past 64 KiB it waits for ever. Here
+  `iperf_run_client` is called directly, the printed copy goes to /dev/null, and the JSON is read from memory.
+- libiperf cannot be interrupted and sits on a dead link for 15 minutes. Here a second thread ends the test: gracefully
+  when the byte cap is reached, by cutting the control connection at the deadline, by `_exit` if even that is ignored.
+
+Imports the standard library and iperf3 alone; starts in some 30 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, Final, NoReturn
+
+LIBRARY: Final = "libiperf.so.0"
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_LOOK_EVERY_S: Final = 0.1
+_GRACE_S: Final = 0.7
+_EARLY: Final = 0.9999
+"""Intervals end a little early: one that ends with the omitted start is lost every third time, with its bytes."""
+_TEST: Final = ctypes.c_void_p
+
+
+class _Time(ctypes.Structure):
+    """`struct iperf_time` of iperf_time.h."""
+
+    _fields_ = (("secs", ctypes.c_uint32), ("usecs", ctypes.c_uint32))
+
+
+_SETTERS: Final[dict[str, Any]] = {
+    "iperf_set_test_bind_dev": ctypes.c_char_p,
+    "iperf_set_test_bytes": ctypes.c_uint64,
+    "iperf_set_test_congestion_control": ctypes.c_char_p,
+    "iperf_set_test_connect_timeout": ctypes.c_int,
+    "iperf_set_test_logfile": ctypes.c_char_p,
+    "iperf_set_test_rcv_timeout": ctypes.POINTER(_Time),
+    "iperf_set_test_reporter_interval": ctypes.c_double,
+    "iperf_set_test_stats_interval": ctypes.c_double,
+}
+"""Setters that the iperf3 package does not have. All are exported by libiperf 3.12, two of them without a prototype."""
+
+
+class _Transfer:
+    """A configured libiperf client; may be run once."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import iperf3  # noqa: PLC0415  # a missing package is an answer, not a traceback
+
+        # Kept for the life of the process: its destructor must not run, and without lib_name it looks for liblibiperf.
+        self._client = iperf3.Client(lib_name=LIBRARY, verbose=False)
+        self._lib = self._client.lib
+        self._test = self._client._test  # noqa: SLF001  # the handle that the missing setters need
+        for name, argument in _SETTERS.items():
+            setter = getattr(self._lib, name, None)
+            if setter is not None:
+                setter.argtypes, setter.restype = (_TEST, argument), None
+        self._lib.iperf_get_control_socket.argtypes = (_TEST,)
+        self._lib.iperf_get_control_socket.restype = ctypes.c_int
+        self._configure(job)
+
+    def _configure(self, job: dict[str, Any]) -> None:
+        client = self._client
+        client.server_hostname = job["host"]
+        client.port = job["port"]
+        client.duration = job["duration_s"]
+        client.omit = job["omit_s"]
+        client.reverse = job["reverse"]
+        client.num_streams = job["streams"]
+        if job.get("source"):
+            client.bind_address = job["source"]
+        if job.get("device"):
+            self._set("iperf_set_test_bind_dev", job["device"].encode())
+        self._set("iperf_set_test_logfile", b"/dev/null")
+        interval_s = job["interval_s"] * _EARLY
+        self._set("iperf_set_test_reporter_interval", interval_s)
+        self._set("iperf_set_test_stats_interval", interval_s)
+        self._set("iperf_set_test_connect_timeout", int(job["connect_timeout_s"] * 1000))
+        if job.get("congestion"):
+            self._set("iperf_set_test_congestion_control", job["congestion"].encode())
+        if job["reverse"]:
+            self._set("iperf_set_test_rcv_timeout", ctypes.byref(_Time(int(job["receive_timeout_s"]), 0)))
+
+    def _set(self, name: str, value: object) -> None:
+        """Call one of the setters; raise AttributeError where this libiperf lacks it: a default would be a lie."""
+        getattr(self._lib, name)(self._test, value)
+
+    def run(self) -> dict[str, Any]:
+        """Block until the test has ended; return iperf3's JSON. A failure is its key `error`, beside the figures."""
+        status = self._lib.iperf_run_client(self._test)
+        text = self._lib.iperf_get_test_json_output_string(self._test)
+        report: dict[str, Any] = json.loads(text.decode("utf-8", "replace")) if text else {}
+        if not text or (status < 0 and "error" not in report):
+            report["error"] = self._client._error_to_string(self._client._errno)  # noqa: SLF001  # no public name
+        return report
+
+    def finish_early(self) -> None:
+        """End as if the duration were over: results are exchanged and nothing is an error. For another thread."""
+        self._set("iperf_set_test_bytes", 1)
+
+    def cut(self) -> None:
+        """Cut the control connection: `run` returns at once with an error and every interval so far. Same."""
+        number = self._lib.iperf_get_control_socket(self._test)
+        if number >= 0:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as control:
+                control.shutdown(socket.SHUT_RDWR)
+
+
+class _Watchdog(threading.Thread):
+    """Ends a transfer that has spent its bytes or its time."""
+
+    def __init__(self, transfer: _Transfer, job: dict[str, Any], begun_s: float, answer: int) -> None:
+        super().__init__(daemon=True)
+        self.ended = threading.Event()
+        self.byte_cap_reached = False
+        self.deadline_reached = False
+        self._transfer, self._answer = transfer, answer
+        self._deadline_s: float = begun_s + job["deadline_s"]
+        self._cap: int | None = job.get("max_bytes")
+        self._interface: str = job.get("device") or ""
+        self._column = 0 if job["reverse"] else 8  # of /proc/net/dev: received, sent bytes
+        self._first_bytes = self._carried_bytes()
+
+    def run(self) -> None:
+        while not self.ended.wait(_LOOK_EVERY_S):
+            if self._cap is not None and not self.byte_cap_reached:
+                carried_bytes = self._carried_bytes()
+                if carried_bytes is not None and carried_bytes - (self._first_bytes or 0) >= self._cap:
+                    self.byte_cap_reached = True
+                    self._transfer.finish_early()
+            if time.monotonic() >= self._deadline_s:
+                self.deadline_reached = True
+                self._transfer.cut()
+                if not self.ended.wait(_GRACE_S):
+                    leave(self._answer, {"error": "deadline", "deadline_reached": True})
+
+    def _carried_bytes(self) -> int | None:
+        """Read the interface's counter in the direction of the test: what the data plan is charged for."""
+        with contextlib.suppress(OSError), open("/proc/self/net/dev", encoding="ascii") as table:  # noqa: PTH123  # light
+            for row in table:
+                name, colon, figures = row.partition(":")
+                if colon and name.strip() == self._interface:
+                    return int(figures.split()[self._column])
+        return None
+
+
+def leave(answer: int, report: dict[str, Any]) -> NoReturn:
+    """Write the answer and be gone, without destructors."""
+    rest = json.dumps(report).encode()
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(answer, rest) :]
+    os._exit(0)
+
+
+def main() -> NoReturn:
+    """Do one job."""
+    begun_s = time.monotonic()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an agent that is killed leaves no test running
+    answer = os.dup(1)
+    os.set_inheritable(answer, False)  # noqa: FBT003  # the function's only form
+    os.dup2(2, 1)  # what libiperf prints must not end up in the answer
+    try:
+        job = json.load(sys.stdin)
+        transfer = _Transfer(job)
+    except (ImportError, OSError, AttributeError) as error:
+        leave(answer, {"error": f"libiperf: {error}", "unusable": True})
+    except (ValueError, KeyError, TypeError, ctypes.ArgumentError) as error:
+        leave(answer, {"error": f"job: {error!r}", "unusable": True})
+    watchdog = _Watchdog(transfer, job, begun_s, answer)
+    watchdog.start()
+    report = transfer.run()
+    watchdog.ended.set()
+    report["byte_cap_reached"] = watchdog.byte_cap_reached
+    report["deadline_reached"] = watchdog.deadline_reached
+    leave(answer, report)
+
+
+if __name__ == "__main__":
+    main()

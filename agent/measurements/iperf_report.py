@@ -1,0 +1,234 @@
+"""iperf3's JSON, read: a Transfer, the reason of a failure, and what speaks against a figure. No I/O, no clock."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from agent.measurements.base import MeasurementFailed
+from wire.messages import Invalid, Reason, Transfer
+
+if TYPE_CHECKING:
+    from agent.measurements.throughput import ThroughputOptions
+
+GAP_S: Final = 1.0
+"""A transfer that stands still for so long reports no error, just a lower mean: it is marked."""
+
+# Bytes on the interface against bytes that iperf3 counts. Measured: 1.036-1.041 for headers at an MTU of 1500, and a
+# timed download goes on for 0.2-0.4 s after the last byte that is counted (more behind a long queue: `test_s` tells).
+_HEADERS_AT_MOST: Final = 1.065
+_DRAIN_S: Final = 0.6
+_CONTROL_BYTES: Final = 20_000  # handshakes, parameters and results of 16 streams
+_SEGMENT_BYTES: Final = 1514
+_ELSEWHERE_SHARE: Final = 0.03
+_ELSEWHERE_BYTES: Final = 200_000
+
+_REASONS: Final = (
+    ("server is busy", Reason.BUSY),
+    ("connection refused", Reason.REFUSED),
+    ("no such device", Reason.LINK_DOWN),
+    ("network is down", Reason.LINK_DOWN),
+    ("cannot assign requested address", Reason.NO_ADDRESS),
+    ("no route to host", Reason.UNREACHABLE),
+    ("unreachable", Reason.UNREACHABLE),
+    ("timed out", Reason.TIMEOUT),
+    ("timeout", Reason.TIMEOUT),
+    ("now in progress", Reason.TIMEOUT),
+    ("temporarily unavailable", Reason.TIMEOUT),
+    ("server has terminated", Reason.INTERRUPTED),
+    ("closed unexpectedly", Reason.INTERRUPTED),
+    ("connection reset", Reason.INTERRUPTED),
+    ("broken pipe", Reason.INTERRUPTED),
+)
+"""Fragments of libiperf's and the kernel's messages (iperf_error.c, strerror), as seen with libiperf 3.12."""
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """All streams together, over one interval or the whole measured part."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+    retransmits: int | None = None
+    omitted: bool = False
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """One line of the series. Downloads: what this end received; uploads: what it handed to its kernel."""
+
+    sum: Sum = Sum()
+
+
+class End(msgspec.Struct, frozen=True):
+    """The two ends' own totals, without the omitted start."""
+
+    sum_sent: Sum | None = None
+    sum_received: Sum | None = None
+    sender_tcp_congestion: str | None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child answers: iperf3's JSON, and how the watchdog had to act."""
+
+    intervals: tuple[Interval, ...] = ()
+    end: End = End()
+    error: str | None = None
+    byte_cap_reached: bool = False
+    deadline_reached: bool = False
+    unusable: bool = False
+
+    @property
+    def counted_bytes(self) -> int:
+        """Bytes of the whole transfer that this end counted, the omitted start included."""
+        return sum(interval.sum.bytes for interval in self.intervals)
+
+    @property
+    def counted_s(self) -> float:
+        """How long that took."""
+        return sum(interval.sum.seconds for interval in self.intervals)
+
+    @property
+    def start_s(self) -> float:
+        """How much of the omitted start is among the intervals: libiperf loses its end where two timers coincide."""
+        return sum(interval.sum.seconds for interval in self.intervals if interval.sum.omitted)
+
+    @property
+    def begun(self) -> bool:
+        """Whether test data has flowed."""
+        return self.counted_bytes > 0
+
+
+def read(payload: bytes) -> Report:
+    """Read a child's answer; raise MeasurementFailed (TOOL_FAILED)."""
+    try:
+        return msgspec.json.decode(payload, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MeasurementFailed(Reason.TOOL_FAILED, f"iperf3's answer cannot be read: {error}") from error
+
+
+def mbps(byte_count: int, elapsed_s: float) -> float:
+    """Megabits per second, 10^6 bits, to the nearest bit per millisecond."""
+    return round(byte_count * 8 / elapsed_s / 1e6, 3)
+
+
+def reason(report: Report) -> Reason:
+    """Name the reason of a report with an error, as far as its text tells."""
+    text = (report.error or "").lower()
+    if report.unusable:
+        return Reason.TOOL_MISSING if text.startswith("libiperf") else Reason.TOOL_FAILED
+    if report.deadline_reached:
+        return Reason.TIMEOUT
+    return next((found for fragment, found in _REASONS if fragment in text), Reason.TOOL_FAILED)
+
+
+def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Transfer:
+    """Turn a report without error into the receiver's figures; raise MeasurementFailed if there are none.
+
+    A download (`reverse`) is counted here, from its first byte: both means are known. Of an upload the receiver is the
+    server, which forgets the omitted start: the whole-transfer mean is known only if nothing was omitted, and bytes and
+    time are those of the measured part. Its intervals are the sender's: shape, not proof.
+    """
+    received = report.end.sum_received
+    if received is None or received.seconds <= 0 or received.bytes <= 0:
+        if report.byte_cap_reached:
+            raise MeasurementFailed(Reason.QUOTA_REACHED, "the byte cap was reached before anything was measured")
+        raise MeasurementFailed(Reason.TOOL_FAILED, "iperf3 counted no bytes, and no error")
+    steady_mbps = mbps(received.bytes, received.seconds)
+    payload_bytes, elapsed_s = received.bytes, received.seconds
+    whole_mbps = steady_mbps if options.omit_s == 0 else None
+    if reverse and _missing_start_s(report, options.omit_s) == 0:
+        payload_bytes, elapsed_s = report.counted_bytes, report.counted_s
+        whole_mbps = mbps(payload_bytes, elapsed_s)
+    sent = report.end.sum_sent
+    return Transfer(
+        steady_mbps=steady_mbps,
+        mbps=whole_mbps,
+        payload_bytes=payload_bytes,
+        elapsed_s=round(elapsed_s, 3),
+        omit_s=options.omit_s,
+        streams=options.streams,
+        congestion=report.end.sender_tcp_congestion,
+        retransmits=sent.retransmits if sent is not None else None,
+        interval_s=options.interval_s,
+        interval_mbps=tuple(
+            mbps(interval.sum.bytes, interval.sum.seconds) for interval in _full(report, options.interval_s)
+        ),
+        cut_short=Reason.QUOTA_REACHED if report.byte_cap_reached else None,
+    )
+
+
+def doubts(report: Report, result: Transfer, *, test_s: float) -> tuple[Invalid, ...]:
+    """List what keeps a transfer from being a sample; `test_s` is how long its process lived."""
+    unseen_bytes = _missing_start_s(report, result.omit_s) * result.steady_mbps * 1e6 / 8
+    found = [
+        *account(
+            at_least_bytes=result.payload_bytes,
+            counted_bytes=report.counted_bytes + int(unseen_bytes),
+            retransmits=0 if result.retransmits is None else result.retransmits,
+            drain_s=test_s - report.counted_s,
+            steady_mbps=result.steady_mbps,
+            interface_bytes=result.interface_bytes or 0,
+            other_interfaces_bytes=result.other_interfaces_bytes or 0,
+        )
+    ]
+    if longest_gap_s(report) >= GAP_S:
+        found.append(Invalid.GAP_IN_TRANSFER)
+    if result.cut_short is not None:
+        found.append(Invalid.CUT_SHORT)
+    return tuple(found)
+
+
+def account(
+    *,
+    at_least_bytes: int,
+    counted_bytes: int,
+    retransmits: int,
+    drain_s: float,
+    steady_mbps: float,
+    interface_bytes: int,
+    other_interfaces_bytes: int,
+) -> tuple[Invalid, ...]:
+    """Hold the interfaces' counters, in the direction of the transfer, against what iperf3 claims.
+
+    The link must have carried at least what arrived (`at_least_bytes`), and at most what was sent (`counted_bytes`,
+    start included) with headers, retransmissions, and what still came in while the test wound up (`drain_s` at the
+    steady rate). The lower bound asks for no headers: where segmentation is offloaded the kernel counts those of one
+    segment in forty, and VJ compression over PPP (RFC 1144) leaves 3 bytes of 40. All other interfaces together must
+    have stayed below 3 % of the test and 200 kB.
+    """
+    found: list[Invalid] = []
+    drain_bytes = max(_DRAIN_S, drain_s) * steady_mbps * 1e6 / 8
+    at_most_bytes = counted_bytes * _HEADERS_AT_MOST + drain_bytes + retransmits * _SEGMENT_BYTES + _CONTROL_BYTES
+    if not at_least_bytes <= interface_bytes <= at_most_bytes:
+        found.append(Invalid.BYTES_NOT_ACCOUNTED)
+    if other_interfaces_bytes >= _ELSEWHERE_SHARE * counted_bytes + _ELSEWHERE_BYTES:
+        found.append(Invalid.OTHER_INTERFACE_USED)
+    return tuple(found)
+
+
+def longest_gap_s(report: Report) -> float:
+    """Estimate the longest standstill: empty intervals, and the missing share of the two beside them."""
+    sums = [interval.sum for interval in report.intervals if interval.sum.seconds > 0]
+    rates = [one.bytes / one.seconds for one in sums]
+    usual = median([rate for rate in rates if rate > 0] or [0.0])
+    longest_s = 0.0
+    for empty, group in groupby(range(len(sums)), key=lambda index: sums[index].bytes == 0):
+        if empty:
+            run = list(group)
+            beside = [index for index in (run[0] - 1, run[-1] + 1) if 0 <= index < len(sums)]
+            missing_s = sum(sums[index].seconds * max(0.0, 1 - rates[index] / usual) for index in beside if usual)
+            longest_s = max(longest_s, sum(sums[index].seconds for index in run) + missing_s)
+    return longest_s
+
+
+def _missing_start_s(report: Report, omit_s: float) -> float:
+    """How much of the omitted start iperf3 did not report; less than a tenth of it is timing, not loss."""
+    missing_s = omit_s - report.start_s
+    return missing_s if missing_s > omit_s / 10 else 0.0
+
+
+def _full(report: Report, interval_s: float) -> list[Interval]:
+    """Leave out the slivers after the omitted part and at the end: a rate over a millisecond means nothing."""
+    return [interval for interval in report.intervals if interval.sum.seconds >= interval_s / 2]

@@ -1,0 +1,243 @@
+"""TCP download and upload by iperf3 over one link, and whether the interface's own counters bear the figures out.
+
+Each transfer is a child process (`agent.measurements.iperf_child`) with a hard deadline. Its sockets are bound to the
+link's device (SO_BINDTODEVICE) and to its address: an address alone does not keep packets off the default route. What
+iperf3 reports is read in `agent.measurements.iperf_report`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import msgspec
+
+from agent import path as paths
+from agent.measurements import iperf_report
+from agent.measurements.base import MeasurementFailed, require_usable, run_killable
+from agent.path import Counters, LinkPath
+from wire.messages import Invalid, Reason, Server, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.measurements.iperf_report import Report
+
+log = logging.getLogger(__name__)
+
+RECEIVE_TIMEOUT_S: Final = 6
+"""A download that brings nothing for so long is over: an outage of 5 s passes (and is marked as a gap)."""
+_WIND_UP_S: Final = 5.0
+"""What the exchange of results may take behind a full queue, after the transfer itself."""
+_KILL_AFTER_S: Final = 2.0
+"""How long after its own deadline the child is killed."""
+_PROBE_TIMEOUT_S: Final = 2.0
+_SAME_PORT_PAUSE_S: Final = 1.0
+"""A server that runs one test after another is refused now and then without it."""
+_CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
+
+_TURNED_AWAY: Final = {Reason.BUSY, Reason.REFUSED, Reason.TIMEOUT, Reason.UNREACHABLE, Reason.NAME_NOT_RESOLVED}
+"""Failures before the first byte that say something about this server only."""
+
+
+class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to test. The defaults are the light test: after 1 s of slow start, 5 s measured, 4 streams, cubic.
+
+    `congestion: null` leaves the kernel's choice, which the result names.
+
+    `max_bytes` is a safety net for the data plan, per transfer, as the interface counts: the transfer ends early, is
+    kept and is no sample. It must be several times the usual volume, or fast links lose their best results.
+    """
+
+    duration_s: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5
+    omit_s: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
+    streams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    upload: bool = True
+    congestion: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,15}$")] | None = "cubic"
+    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 0.5
+    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] | None = None
+    connect_timeout_s: Annotated[float, msgspec.Meta(ge=0.5, le=30)] = 5
+
+    @property
+    def transfers(self) -> int:
+        """How many single-use servers a run needs."""
+        return 2 if self.upload else 1
+
+    @property
+    def deadline_s(self) -> float:
+        """When one transfer is cut off, counted from its start."""
+        return self.omit_s + self.duration_s + self.connect_timeout_s + _WIND_UP_S
+
+    @property
+    def longest_s(self) -> float:
+        """How long a whole run can take at worst: what a lease must last."""
+        return self.transfers * (self.deadline_s + _KILL_AFTER_S + _PROBE_TIMEOUT_S) + _SAME_PORT_PAUSE_S
+
+
+class Measured(NamedTuple):
+    """What a run brought. `spent_bytes`: both directions on the link's interface, all transfers."""
+
+    download: Transfer
+    upload: Transfer | None
+    upload_failure: Reason | None
+    invalid: tuple[Invalid, ...]
+    spent_bytes: int
+
+
+class _Ended(NamedTuple):
+    transfer: Transfer
+    invalid: tuple[Invalid, ...]
+    spent_bytes: int
+
+
+def run(path: LinkPath, server: Server, options: ThroughputOptions) -> Measured:
+    """Measure download, then upload, over `path`; raise MeasurementFailed if there is no download figure.
+
+    The first of `server.ports` serves the download, the last the upload. Takes at most `options.longest_s`, and leaves
+    no process behind however it ends.
+    """
+    require_usable(path)
+    # libiperf looks names up before it binds, and cannot be interrupted while it does.
+    address = paths.resolve(server.host)
+    if address is None:
+        raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no IPv4 address found for {server.host}")
+    down = _transfer(path, address, server.ports[0], options, reverse=True)
+    up: _Ended | None = None
+    upload_failure: Reason | None = None
+    if options.upload:
+        if len(server.ports) == 1:
+            time.sleep(_SAME_PORT_PAUSE_S)
+        try:
+            up = _transfer(path, address, server.ports[-1], options, reverse=False)
+        except MeasurementFailed as failure:
+            log.warning("%s: no upload: %s", path.interface, failure)
+            upload_failure = failure.reason
+    return Measured(
+        download=down.transfer,
+        upload=up.transfer if up is not None else None,
+        upload_failure=upload_failure,
+        invalid=tuple(dict.fromkeys(down.invalid + (up.invalid if up is not None else ()))),
+        spent_bytes=down.spent_bytes + (up.spent_bytes if up is not None else 0),
+    )
+
+
+def run_in_turn(
+    path: LinkPath, servers: Sequence[Server], options: ThroughputOptions, *, patience_s: float
+) -> tuple[Measured, Server]:
+    """Measure with the first of `servers` that takes us; return it too; raise MeasurementFailed.
+
+    A server that refuses or does not answer is passed over; those that are merely busy are asked again, after pauses
+    that double from 1 s, until `patience_s` have gone by. Once test data has flowed nothing is tried again.
+    """
+    give_up_s = time.monotonic() + patience_s
+    pause_s = 1.0
+    candidates = list(servers)
+    while True:
+        for server in tuple(candidates):
+            try:
+                return run(path, server, options), server
+            except MeasurementFailed as failure:
+                if failure.begun or failure.reason not in _TURNED_AWAY:
+                    raise
+                if failure.reason is not Reason.BUSY:
+                    candidates.remove(server)
+                    if not candidates:
+                        raise
+                log.info("%s: %s; trying on", path.interface, failure)
+        wait_s = pause_s * random.uniform(0.5, 1.5)  # noqa: S311  # spreads probes, hides nothing
+        if time.monotonic() + wait_s > give_up_s:
+            names = ", ".join(f"{server.host}:{server.ports[0]}" for server in candidates)
+            raise MeasurementFailed(Reason.BUSY, f"busy for {patience_s:.0f} s: {names}")
+        time.sleep(wait_s)
+        pause_s = min(pause_s * 2, 16.0)
+
+
+def _transfer(path: LinkPath, address: str, port: int, options: ThroughputOptions, *, reverse: bool) -> _Ended:
+    job = {
+        "host": address,
+        "port": port,
+        "reverse": reverse,
+        "source": path.source_address,
+        "device": path.interface,
+        "duration_s": options.duration_s,
+        "omit_s": options.omit_s,
+        "streams": options.streams,
+        "congestion": options.congestion,
+        "interval_s": options.interval_s,
+        "max_bytes": options.max_bytes,
+        "connect_timeout_s": options.connect_timeout_s,
+        "receive_timeout_s": RECEIVE_TIMEOUT_S,
+        "deadline_s": options.deadline_s,
+    }
+    before = paths.counters()
+    finished = run_killable(_CHILD, deadline_s=options.deadline_s + _KILL_AFTER_S, stdin=json.dumps(job).encode())
+    after = paths.counters()
+    where = f"{'download' if reverse else 'upload'}, {address}:{port}"
+    if finished.overran:
+        report = iperf_report.Report(error="deadline", deadline_reached=True)
+    elif not finished.stdout:
+        raise MeasurementFailed(Reason.TOOL_FAILED, f"{where}: the child ended without a word: {finished.complaint}")
+    else:
+        report = iperf_report.read(finished.stdout)
+    if report.error is not None:
+        raise _failure(report, path, (address, port), where)
+    try:
+        transfer = iperf_report.transfer(report, reverse=reverse, options=options)
+    except MeasurementFailed as failure:
+        raise MeasurementFailed(failure.reason, f"{where}: {failure.detail}", begun=True) from failure
+    own, others_bytes = _carried(path.interface, before, after)
+    transfer = msgspec.structs.replace(
+        transfer,
+        interface_bytes=own.received_bytes if reverse else own.sent_bytes,
+        other_interfaces_bytes=others_bytes,
+    )
+    invalid = iperf_report.doubts(report, transfer, test_s=finished.elapsed_s)
+    return _Ended(transfer, invalid, own.both_bytes)
+
+
+def _carried(interface: str, before: dict[str, Counters], after: dict[str, Counters]) -> tuple[Counters, int]:
+    """Return what `interface` carried, and the sum of all others but the loopback and those it is stacked with."""
+    nothing = Counters(0, 0)
+    grown = {name: now - before.get(name, nothing) for name, now in after.items()}
+    same_bytes = {"lo", interface} | paths.stacked_with(interface)
+    others_bytes = sum(carried.both_bytes for name, carried in grown.items() if name not in same_bytes)
+    return grown.get(interface, nothing), others_bytes
+
+
+def _failure(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> MeasurementFailed:
+    """Say why a transfer has no figures, having looked at the link and at the far end."""
+    reason, begun = iperf_report.reason(report), report.begun
+    detail = f"{where}: {report.error}"
+    if begun:
+        detail += f", {report.counted_bytes / 1e6:.1f} MB and {report.counted_s:.1f} s after the start"
+    if reason in {Reason.TOOL_MISSING, Reason.TOOL_FAILED, Reason.BUSY}:
+        return MeasurementFailed(reason, detail, begun=begun)
+    now = paths.look(path.interface)
+    if not now.up or now.source_address != path.source_address:
+        what = "gone" if not now.exists else "down" if not now.up else "on another address"
+        reason = Reason.LINK_LOST if begun else Reason.LINK_DOWN
+        return MeasurementFailed(reason, f"{detail}; {path.interface} is {what}", begun=begun)
+    if begun and reason is not Reason.INTERRUPTED:
+        if _far_end_answers(path, server):
+            return MeasurementFailed(Reason.TIMEOUT, f"{detail}; the host answers, its server does not", begun=True)
+        return MeasurementFailed(Reason.LINK_LOST, f"{detail}; the host does not answer any more", begun=True)
+    return MeasurementFailed(reason, detail, begun=begun)
+
+
+def _far_end_answers(path: LinkPath, server: tuple[str, int]) -> bool:
+    """Whether the server's host takes or refuses a connection over this very link: then the link is not to blame."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_TIMEOUT_S)
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, path.interface.encode())
+            probe.connect(server)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return True

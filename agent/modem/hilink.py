@@ -1,0 +1,141 @@
+"""Huawei HiLink sticks: a router on USB without a serial port, asked over HTTP (`modem: http://192.168.8.1/`).
+
+The library huawei-lte-api is optional (the extra `hilink`); this module is its one door. Its answers are dictionaries
+of texts with units in them ("-97dBm"); a value that the stick does not tell is missing or empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Final
+
+from agent.modem.errors import CommandRefused, ModemTimeout, NoModem, SimAbsent, SimLocked
+from wire.radio import RadioReading, Registration, Technology
+
+DEFAULT_ADDRESS: Final = "http://192.168.8.1/"
+# Product ids that are a network card without an AT port (usb_modeswitch-data and users' reports; most are 14db, 14dc).
+PRODUCTS: Final = frozenset({("12d1", "14db"), ("12d1", "14dc"), ("12d1", "1f01"), ("12d1", "14fe")})
+_TIMEOUT_S: Final = 10.0
+# api/monitoring/status: SimStatus, ServiceStatus, CurrentNetworkTypeEx as in huawei-lte-api's enums.
+_SIM_STATES: Final = {"0": "absent", "255": "absent", "240": "locked"}
+_LOCKS: Final = {"260": "PIN", "261": "PUK"}
+_HOME, _NO_SERVICE, _RESTRICTED = "2", "0", "1"
+_LTE: Final = {"19", "101", "1011"}
+_NR: Final = {"20", "111"}
+_GSM: Final = {"1", "2", "3"}
+
+
+def is_address(modem: str) -> bool:
+    """Whether a link's `modem` is the address of a stick's web pages."""
+    return modem.startswith("http://")
+
+
+def look(address: str) -> tuple[RadioReading, str | None, str | None]:
+    """Ask a stick for its radio, model and hashed ICCID; raise NoModem, ModemTimeout, CommandRefused, SimAbsent."""
+    try:
+        from huawei_lte_api.Client import Client  # noqa: PLC0415 - optional: only probes with such a stick need it
+        from huawei_lte_api.Connection import Connection  # noqa: PLC0415 - the same
+        from huawei_lte_api.exceptions import ResponseErrorException  # noqa: PLC0415 - the same
+        from requests.exceptions import ConnectionError as NotThere  # noqa: PLC0415 - comes with it
+        from requests.exceptions import RequestException, Timeout  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise NoModem(
+            f"{address}: this stick is asked over HTTP, and huawei-lte-api is not installed; "
+            "run: /opt/probefleet/bin/pip install 'probefleet[hilink]'"
+        ) from error
+    try:
+        with Connection(address, timeout=_TIMEOUT_S) as connection:
+            client = Client(connection)
+            status, pin = client.monitoring.status(), client.pin.status()
+            signal, plmn = client.device.signal(), client.net.current_plmn()
+            device = client.device.information()
+    except Timeout as error:
+        raise ModemTimeout(f"{address}: the stick does not answer in {_TIMEOUT_S:g} s; re-plug it") from error
+    except NotThere as error:
+        raise NoModem(
+            f"{address}: no stick answers there; is it plugged in, and has its interface an address?"
+        ) from error
+    except (ResponseErrorException, RequestException) as error:
+        raise CommandRefused(f"{address}: {error}; does the stick want a log-in? switch it off in its pages") from error
+    _check_sim(address, status, pin)
+    iccid = _text(device, "Iccid")
+    hashed = hashlib.sha256(iccid.encode()).hexdigest() if iccid else None
+    return radio_of(status, signal, plmn), _text(device, "DeviceName"), hashed
+
+
+def _check_sim(address: str, status: dict[str, Any], pin: dict[str, Any]) -> None:
+    lock = _LOCKS.get(_text(pin, "SimState") or "")
+    if lock is not None:
+        raise SimLocked(f"{address}: the SIM waits for its {lock}; switch it off in the stick's pages")
+    if _SIM_STATES.get(_text(status, "SimStatus") or "") == "absent":
+        raise SimAbsent(f"{address}: the stick finds no SIM; put one in")
+
+
+def radio_of(status: dict[str, Any], signal: dict[str, Any], plmn: dict[str, Any]) -> RadioReading:
+    """Read api/monitoring/status, api/device/signal and api/net/current-plmn."""
+    network = _text(status, "CurrentNetworkTypeEx") or _text(status, "CurrentNetworkType")
+    technology = _technology(network)
+    number = _text(plmn, "Numeric") or ""
+    cell = _integer(signal, "cell_id")
+    fourth = technology in {Technology.LTE, Technology.NR5G_NSA}
+    return RadioReading(
+        registration=_registration(status),
+        technology=technology,
+        operator=_text(plmn, "FullName") or _text(plmn, "ShortName"),
+        mcc=number[:3] or None,
+        mnc=number[3:] or None,
+        tac=_integer(signal, "tac") if fourth else None,
+        cell_id=cell,
+        enodeb_id=cell >> 8 if fourth and cell is not None else None,
+        pci=_integer(signal, "pci") if fourth else None,
+        earfcn=_earfcn(signal) if fourth else None,
+        band=_integer(signal, "band") if fourth else None,
+        bandwidth_mhz=_number(signal, "dlbandwidth") if fourth else None,
+        rsrp_dbm=_number(signal, "rsrp") if fourth else None,
+        rsrq_db=_number(signal, "rsrq") if fourth else None,
+        sinr_db=_number(signal, "sinr") if fourth else None,
+        rssi_dbm=_number(signal, "rssi"),
+        nr_rsrp_dbm=_number(signal, "nrrsrp"),
+        nr_rsrq_db=_number(signal, "nrrsrq"),
+        nr_sinr_db=_number(signal, "nrsinr"),
+    )
+
+
+def _registration(status: dict[str, Any]) -> Registration | None:
+    service = _text(status, "ServiceStatus")
+    if service == _HOME:
+        return Registration.ROAMING if _text(status, "RoamingStatus") == "1" else Registration.HOME
+    return {_NO_SERVICE: Registration.SEARCHING, _RESTRICTED: Registration.DENIED}.get(service or "")
+
+
+def _technology(network: str | None) -> Technology | None:
+    if network is None or network == "0":
+        return None
+    if network in _LTE:
+        return Technology.LTE
+    if network in _NR:
+        return Technology.NR5G_SA if network == "20" else Technology.NR5G_NSA
+    return Technology.GSM if network in _GSM else Technology.UMTS
+
+
+def _text(answer: dict[str, Any], key: str) -> str | None:
+    value = answer.get(key)
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _number(answer: dict[str, Any], key: str) -> float | None:
+    """Read "-97dBm", "&gt;=-51dBm", "20MHz"."""
+    found = re.search(r"-?[0-9]+(?:\.[0-9]+)?", _text(answer, key) or "")
+    return float(found[0]) if found else None
+
+
+def _integer(answer: dict[str, Any], key: str) -> int | None:
+    text = _text(answer, key) or ""
+    return int(text) if text.isdecimal() else None
+
+
+def _earfcn(answer: dict[str, Any]) -> int | None:
+    """Read "DL:1350 UL:19350"."""
+    found = re.search(r"DL:([0-9]+)", _text(answer, "earfcn") or "")
+    return int(found[1]) if found else None

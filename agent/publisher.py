@@ -1,0 +1,245 @@
+"""Spool → MQTT, and the probe's other talk with the servers (status, leases). The agent's only door to paho.
+
+A result leaves the spool when the collector's `Ack` names it; the broker's own acknowledgement counts for nothing (a
+broker may acknowledge and then forget). What is sent and not acked is sent again, ever more rarely, and no more than a
+window of results is under way, so that a collector that is away costs few cellular bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from base.broker import make_client
+from base.durable import StorageError
+from wire import topics
+from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
+from wire.messages import Ack, LeaseReply, LeaseRequest, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paho.mqtt.client import Client, MQTTMessage
+
+    from agent.spool import Spool, Waiting
+    from base.broker import BrokerSettings
+
+log = logging.getLogger(__name__)
+
+WINDOW: Final = 400
+"""Results that may be under way at once."""
+BATCH: Final = 50
+"""Results in one message."""
+BATCH_BYTES: Final = 128 * 1024
+FIRST_RESEND_S: Final = 30.0
+LAST_RESEND_S: Final = 1800.0
+STATUS_EVERY_S: Final = 300.0
+
+
+class Publisher:
+    """Runs paho's network thread and one of its own; every method may be called from any thread."""
+
+    def __init__(self, broker: BrokerSettings, probe_id: str, spool: Spool, status: Callable[[], Status]) -> None:
+        """Prepare an unconnected client; raise base.broker.CredentialsError."""
+        self._broker = broker
+        self._probe_id = probe_id
+        self._spool = spool
+        self._status = status
+        self._sent: dict[int, tuple[float, float]] = {}  # seq → (when to send again, the delay that led there)
+        self._changed = threading.Condition()
+        self._work = True
+        self._stopping = False
+        self._next_status_s = 0.0
+        self._connected = threading.Event()
+        self._last_refusal = ""
+        self._leases: dict[str, queue.SimpleQueue[LeaseReply]] = {}
+        self._pump = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._client = make_client(broker, client_id=probe_id, clean_session=False)
+        self._client.max_queued_messages_set(2 * WINDOW)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+
+    def start(self) -> None:
+        """Connect in the background, for as long as it takes."""
+        will = msgspec.structs.replace(self._last_status(online=False), at=None, links=())
+        self._client.will_set(self._topic(topics.STATUS), encode(will), qos=1, retain=True)
+        self._client.connect_async(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_s)
+        self._client.loop_start()
+        self._pump.start()
+
+    def stop(self, *, flush_s: float) -> None:
+        """Wait up to `flush_s` for what is spooled to be acknowledged, say goodbye, and end both threads."""
+        self.wake()
+        if self._connected.is_set():
+            self.wait_until_empty(flush_s)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._pump.join(timeout=10)
+        if self._connected.is_set():
+            goodbye = self._client.publish(
+                self._topic(topics.STATUS), encode(self._last_status(online=False)), 1, retain=True
+            )
+            try:
+                goodbye.wait_for_publish(timeout=5)
+            except (RuntimeError, ValueError):
+                log.debug("the goodbye was not confirmed")
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def wake(self) -> None:
+        """Look at the spool now."""
+        with self._changed:
+            self._work = True
+            self._changed.notify_all()
+
+    def wait_until_connected(self, timeout_s: float) -> bool:
+        """Wait for the broker; tell whether it is there."""
+        return self._connected.wait(timeout_s)
+
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait until the collector has acknowledged all that is spooled; tell whether it has."""
+
+        def empty() -> bool:
+            return self._stopping or not self._spool.oldest(1)
+
+        with self._changed:
+            return self._changed.wait_for(empty, timeout_s)
+
+    def request_lease(self, link: str, *, transfers: int, length_s: float, timeout_s: float) -> LeaseReply | None:
+        """Ask the responder for servers; None if nobody answers in time or the broker is away."""
+        request = LeaseRequest(
+            request_id=secrets.token_hex(8), probe_id=self._probe_id, link=link, transfers=transfers, length_s=length_s
+        )
+        answers: queue.SimpleQueue[LeaseReply] = queue.SimpleQueue()
+        deadline_s = time.monotonic() + timeout_s
+        if not self._connected.wait(timeout_s):
+            return None
+        self._leases[request.request_id] = answers
+        try:
+            self._client.publish(self._topic(topics.LEASE_REQUEST), encode(request), qos=1)
+            return answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except queue.Empty:
+            return None
+        finally:
+            del self._leases[request.request_id]
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._work or self._stopping, timeout=self._idle_s())
+                if self._stopping:
+                    return
+                self._work = False
+            if not self._connected.is_set():
+                continue
+            try:
+                if time.monotonic() >= self._next_status_s:
+                    self._client.publish(
+                        self._topic(topics.STATUS), encode(self._last_status(online=True)), 1, retain=True
+                    )
+                    self._next_status_s = time.monotonic() + STATUS_EVERY_S
+                self._send_due()
+            except StorageError as error:
+                log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
+
+    def _idle_s(self) -> float:
+        """Time until something is to be sent without being woken."""
+        if not self._connected.is_set():
+            return STATUS_EVERY_S
+        soonest = min((at for at, _ in self._sent.values()), default=self._next_status_s)
+        return max(0.05, min(soonest, self._next_status_s) - time.monotonic())
+
+    def _send_due(self) -> None:
+        waiting = self._spool.oldest(WINDOW)
+        now = time.monotonic()
+        held = {row.seq for row in waiting}
+        self._sent = {seq: plan for seq, plan in self._sent.items() if seq in held}
+        batch: list[Waiting] = []
+        size = 0
+        for row in waiting:
+            if row.seq in self._sent and self._sent[row.seq][0] > now:
+                continue
+            if len(batch) == BATCH or (batch and size + len(row.payload) > BATCH_BYTES):
+                self._send(batch)
+                batch, size = [], 0
+            batch.append(row)
+            size += len(row.payload)
+        if batch:
+            self._send(batch)
+
+    def _send(self, batch: list[Waiting]) -> None:
+        now = time.monotonic()
+        for row in batch:
+            _, delay_s = self._sent.get(row.seq, (0.0, FIRST_RESEND_S / 2))
+            delay_s = min(2 * delay_s, LAST_RESEND_S)
+            self._sent[row.seq] = (now + delay_s, delay_s)
+        self._client.publish(self._topic(topics.RESULT), pack([row.payload for row in batch]), qos=1)
+
+    # --- paho's callbacks, on its own thread --------------------------------------------------------------------------
+
+    def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+        if reason.is_failure:
+            if str(reason) != self._last_refusal:
+                self._last_refusal = str(reason)
+                log.error(
+                    "broker %s:%d refuses this probe (%s); check user and password in %s; trying on",
+                    self._broker.host,
+                    self._broker.port,
+                    reason,
+                    self._broker.credentials_file,
+                )
+            return
+        self._last_refusal = ""
+        log.info("connected to broker %s:%d", self._broker.host, self._broker.port)
+        client.subscribe([(self._topic(topics.ACK), 1), (self._topic(topics.LEASE_GRANT), 1)])
+        self._next_status_s = 0.0
+        self._connected.set()
+        self.wake()
+
+    def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+        if self._connected.is_set() and reason.is_failure:
+            log.warning("lost the broker (%s); results wait in the spool", reason)
+        self._connected.clear()
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        address = topics.parse(message.topic)
+        try:
+            if address is not None and address.leaf == topics.ACK:
+                self._take(decode(bytes(message.payload), Ack))
+            elif address is not None and address.leaf == topics.LEASE_GRANT:
+                reply = decode_lease_reply(bytes(message.payload))
+                if (answers := self._leases.get(reply.request_id)) is not None:
+                    answers.put(reply)
+        except Undecodable as error:
+            log.warning("%s: not understood (%s); ignored", message.topic, error)
+        except StorageError as error:
+            log.error("%s", error)  # noqa: TRY400  # as above
+
+    def _take(self, ack: Ack) -> None:
+        for refusal in ack.refused:
+            log.error("the collector refuses result %d: %s; it is kept aside", refusal.seq, refusal.reason)
+            self._spool.refuse(ack.spool_id, refusal.seq, refusal.reason)
+        self._spool.acknowledge(ack.spool_id, ack.stored)
+        self.wake()
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    def _topic(self, leaf: str) -> str:
+        return topics.topic(self._probe_id, leaf)
+
+    def _last_status(self, *, online: bool) -> Status:
+        try:
+            status = self._status()
+        except StorageError as error:
+            status = Status(probe_id=self._probe_id, online=True, spool_error=str(error))
+        return msgspec.structs.replace(status, online=online)

@@ -1,0 +1,227 @@
+"""One job end to end: link → lease → measure → Result → spool. Whatever goes wrong becomes a result with a reason."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent import jobs, path
+from agent.bench import Bench
+from agent.measurements.base import MeasurementFailed
+from agent.plan import exhausted, plan_day
+from agent.spool import Run
+from base.durable import StorageError
+from wire import messages
+from wire.messages import Failed, Latency, Outcome, Radio, Reason, Recovery, Result, Route, Throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.bench import Look, Modems
+    from agent.clock import Clock
+    from agent.lease import Lender
+    from agent.settings import Job, Link, Settings
+    from agent.spool import Spool
+
+log = logging.getLogger(__name__)
+
+AGENT_VERSION: Final = version("probefleet")
+_HELD_IN_MEMORY: Final = 200
+"""Results kept in memory while the disk takes none."""
+
+
+class Interrupted(BaseException):
+    """The agent is told to stop while it measures."""
+
+
+class _Unspooled(NamedTuple):
+    result: Result
+    ends: Run | None
+    spent: tuple[str, str, int] | None
+
+
+class Runner:
+    """Runs one job at a time, so that the links of a probe never measure each other."""
+
+    def __init__(self, settings: Settings, spool: Spool, clock: Clock, modems: Modems, lender: Lender) -> None:
+        """Take what a run needs; nothing is opened yet."""
+        self._settings = settings
+        self._spool = spool
+        self._clock = clock
+        self._modems = modems
+        self._lender = lender
+        self._unspooled: list[_Unspooled] = []
+        self._measuring = False
+        self._stopped = threading.Event()
+        self.last: dict[str, tuple[Look | None, str]] = {}
+        """For each link: the last look at its radio, and the kind of its last outcome."""
+
+    @property
+    def storage_error(self) -> bool:
+        """Whether results wait in memory because the disk does not take them."""
+        return bool(self._unspooled)
+
+    def stop(self) -> None:
+        """Interrupt what is being measured; called from a signal handler on the thread that measures."""
+        self._stopped.set()
+        if self._measuring:
+            raise Interrupted
+
+    def recover(self) -> None:
+        """Turn every run that a power cut or a kill left unfinished into a failed result."""
+        for run, started_at in self._spool.under_way():
+            try:
+                measurement = measurement_of(self._settings.job(run.job))
+            except KeyError:
+                measurement = "unknown"  # the job has left the configuration since
+            log.warning("%s on %s was cut off before it ended", run.job, run.link)
+            self._store(
+                self._result(
+                    messages.Job(name=run.job, measurement=measurement),
+                    run.link,
+                    started_at=datetime.fromisoformat(started_at).astimezone(UTC),
+                    elapsed_s=0.0,
+                    used=None,
+                    outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
+                ),
+                ends=run,
+                spent=None,
+            )
+
+    def run(self, job: Job, link: Link, *, slot: int, due: datetime | None) -> Result:
+        """Make one run and spool its result; raise StorageError if not even its begin can be noted (it is not made)."""
+        self._flush_memory()
+        run = Run(job.name, link.name, slot)
+        started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
+        self._spool.begin(run, started_at)
+        carried = path.counters().get(link.interface)
+        bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
+        outcome = self._outcome(bench, job)
+        result = self._result(
+            messages.Job(name=job.name, measurement=measurement_of(job), due=due),
+            link.name,
+            started_at=started_at,
+            elapsed_s=round(self._clock.monotonic_s() - begun_s, 3),
+            used=bench.used(),
+            outcome=outcome,
+        )
+        self.last[link.name] = (bench.seen, str(type(outcome).__struct_config__.tag))
+        log.info("%s on %s: %s", job.name, link.name, describe(outcome))
+        now_carried = path.counters().get(link.interface)
+        spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else 0
+        self._store(result, ends=run, spent=(link.name, plan_day(link.plan, started_at), spent_bytes))
+        return result
+
+    def keep(self, link: str, outcome: Outcome, *, started_at: datetime, elapsed_s: float) -> None:
+        """Spool what is no run of a job: a step of the recovery ladder."""
+        result = self._result(None, link, started_at=started_at, elapsed_s=elapsed_s, used=None, outcome=outcome)
+        measuring, self._measuring = self._measuring, False  # an interruption between commit and memory would double it
+        self._store(result, ends=None, spent=None)
+        self._measuring = measuring
+        if measuring and self._stopped.is_set():
+            raise Interrupted
+
+    # --- measuring ----------------------------------------------------------------------------------------------------
+
+    def _outcome(self, bench: Bench, job: Job) -> Outcome:
+        link = bench.link
+        try:
+            with self.interruptible():
+                spent = self._spool.spent(link.name, plan_day(link.plan, self._clock.now()))
+                if job.spends_quota and (used_up := exhausted(link.plan, spent)) is not None:
+                    return Failed(reason=Reason.QUOTA_REACHED, detail=used_up)
+                return jobs.run(bench, job)
+        except MeasurementFailed as failure:
+            reading = bench.seen.reading if bench.seen is not None else None
+            return Failed(reason=failure.reason, detail=failure.detail[:300], radio=reading)
+        except Interrupted:
+            return Failed(reason=Reason.INTERRUPTED, detail="the agent was told to stop")
+        except Exception as error:
+            log.exception("%s on %s: a defect of the agent", job.name, link.name)
+            return Failed(reason=Reason.AGENT_ERROR, detail=f"{type(error).__name__}: {error}"[:300])
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let `stop` raise Interrupted inside; raise it at once after `stop`."""
+        if self._stopped.is_set():
+            raise Interrupted
+        self._measuring = True
+        try:
+            yield
+        finally:
+            self._measuring = False
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        job: messages.Job | None,
+        link: str,
+        *,
+        started_at: datetime,
+        elapsed_s: float,
+        used: Route | None,
+        outcome: Outcome,
+    ) -> Result:
+        return Result(
+            probe_id=self._settings.probe_id,
+            site=self._settings.site.id,
+            link=link,
+            job=job,
+            used=used,
+            started_at=started_at,
+            elapsed_s=elapsed_s,
+            clock=self._clock.quality(),
+            agent_version=AGENT_VERSION,
+            outcome=outcome,
+        )
+
+    def _store(self, result: Result, *, ends: Run | None, spent: tuple[str, str, int] | None) -> None:
+        self._unspooled.append(_Unspooled(result, ends, spent))
+        self._flush_memory(quiet=True)
+
+    def _flush_memory(self, *, quiet: bool = False) -> None:
+        """Spool what waits in memory, in order; raise StorageError unless `quiet`."""
+        while self._unspooled:
+            waiting = self._unspooled[0]
+            try:
+                self._spool.append(waiting.result, ends=waiting.ends, spent=waiting.spent)
+            except StorageError as error:
+                log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
+                del self._unspooled[:-_HELD_IN_MEMORY]
+                if quiet:
+                    return
+                raise
+            del self._unspooled[0]
+
+
+def measurement_of(job: Job) -> str:
+    """Name the measurement of a job, as agent.yaml and the wire spell it."""
+    return str(type(job).__struct_config__.tag)
+
+
+def describe(outcome: Outcome) -> str:
+    """Say an outcome in one line, for the log and for a technician."""
+    match outcome:
+        case Throughput(download=download, upload=upload):
+            text = f"{download.mbps or download.steady_mbps:.1f} Mbps down"
+            text += f", {upload.mbps or upload.steady_mbps:.1f} Mbps up" if upload is not None else ""
+            text += f", no upload ({outcome.upload_failure})" if outcome.upload_failure is not None else ""
+            return text + (f"; not a sample: {', '.join(outcome.invalid)}" if outcome.invalid else "")
+        case Latency(udp=udp):
+            rtt = f"RTT {udp.rtt_mean_ms:.1f} ms, " if udp.rtt_mean_ms is not None else ""
+            return f"{rtt}loss {udp.loss_percent:.1f} %"
+        case Radio(reading=reading):
+            level = f"RSRP {reading.rsrp_dbm:.0f} dBm" if reading.rsrp_dbm is not None else "no RSRP"
+            return f"{reading.operator or 'no operator'}, {reading.technology or 'no technology'}, {level}"
+        case Recovery(rung=rung, action=action, before=before, after=after):
+            now = f", then {after.condition}" if after is not None else ""
+            return f"rung {rung}, {action}: was {before.condition}{now}"
+        case Failed(reason=reason, detail=detail):
+            return f"failed: {reason}" + (f" ({detail})" if detail else "")
+        case _:
+            return str(type(outcome).__struct_config__.tag)

@@ -1,0 +1,204 @@
+"""agent.yaml → frozen Settings. Closed, typed, bounded; all mistakes are named at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+
+from agent.measurements.latency import LatencyOptions
+from agent.measurements.throughput import ThroughputOptions
+from agent.modem.recovery import USB_POWER, RecoveryOptions
+from base import configfile
+from base.broker import BrokerSettings, Port
+from wire.messages import Name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+DEFAULT_PATH: Final = Path("/etc/probefleet/agent.yaml")
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Interface = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
+"""A network device; the kernel's limit is 15 characters (IFNAMSIZ in linux/if.h)."""
+Period = Annotated[int, msgspec.Meta(ge=5, le=31 * 86_400)]
+Megabytes = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A closed section: a key that is not known is a mistake."""
+
+
+class Site(_Section, frozen=True, kw_only=True):
+    """Where the probe stands. A commune code means nothing without the code scheme it is taken from."""
+
+    id: Name
+    name: str = ""
+    commune: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{5}$")] | None = None
+    commune_scheme: Text | None = None
+
+
+class Plan(_Section, frozen=True, kw_only=True):
+    """What the SIM may spend on tests, in MB of 10^6 bytes as counted on the interface; days and months are local."""
+
+    quota_day_mb: Megabytes | None = None
+    quota_month_mb: Megabytes | None = None
+    utc_offset_h: Annotated[float, msgspec.Meta(ge=-12, le=14)] = 7.0
+
+
+class BringUp(_Section, frozen=True, kw_only=True):
+    """What the agent may do to bring a link up. Without this section others do it, and the agent only measures.
+
+    `data`: how the link gets its data; `auto` chooses by what the modem shows, and says why. `write_apn`: whether a
+    wrong APN may be written into the modem's flash. `wait_s`: how long to wait for the network.
+    """
+
+    data: Literal["auto", "dhcp", "modem-manager", "ppp"] = "auto"
+    write_apn: bool = False
+    wait_s: Annotated[int, msgspec.Meta(ge=5, le=600)] = 120
+    default_route_metric: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 700
+
+
+class Link(_Section, frozen=True, kw_only=True):
+    """One modem, SIM and operator. `modem: auto` finds the modem; `modem: null` measures without radio figures.
+
+    `usb_path` says which one where several are plugged in (`1-1.2`, see `probe-agent modem list`). `pin_file` holds the
+    SIM's PIN, one line, readable by the agent alone; it is typed once, and never again if it is wrong.
+    """
+
+    name: Name
+    interface: Interface
+    modem: Text | None = "auto"
+    usb_path: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+-[0-9]+(\.[0-9]+)*$")] | None = None
+    apn: Text = "auto"
+    pin_file: Path | None = None
+    plan: Plan = Plan()
+    bring_up: BringUp | None = None
+    recovery: RecoveryOptions = RecoveryOptions()
+
+
+class IperfServer(_Section, frozen=True, kw_only=True):
+    """A plain iperf3 server, where no responder lends any."""
+
+    host: Text
+    port: Port = 5201
+
+
+class _Job(_Section, frozen=True, kw_only=True):
+    """Common to all jobs: once in every period of `every_s` seconds, at an instant drawn by probe and period."""
+
+    name: Name
+    every_s: Period
+    links: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)] | None = None
+
+    spends_quota: ClassVar[bool] = False
+    """Whether a used-up plan holds this job back."""
+
+
+class ThroughputJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="throughput"):
+    """TCP download and upload."""
+
+    options: ThroughputOptions = ThroughputOptions()
+
+    spends_quota: ClassVar[bool] = True
+
+
+class LatencyJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="latency"):
+    """Round-trip time, jitter and loss. Without `host`, the responder's own echo server."""
+
+    host: Text | None = None
+    options: LatencyOptions = LatencyOptions()
+
+
+class RadioJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="radio"):
+    """A look at the modem's radio figures."""
+
+
+Job = ThroughputJob | LatencyJob | RadioJob
+
+
+class SpoolSettings(_Section, frozen=True, kw_only=True):
+    """How much may wait on disk before the oldest telemetry is given up."""
+
+    max_mb: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """The whole of agent.yaml."""
+
+    probe_id: Name
+    site: Site
+    broker: BrokerSettings
+    links: Annotated[tuple[Link, ...], msgspec.Meta(min_length=1)]
+    jobs: Annotated[tuple[Job, ...], msgspec.Meta(min_length=1)]
+    data_dir: Path = Path("/var/lib/probefleet-agent")
+    spool: SpoolSettings = SpoolSettings()
+    servers: tuple[IperfServer, ...] = ()
+
+    def link(self, name: str) -> Link:
+        """Find a link by name; raise KeyError."""
+        return next(link for link in self.links if link.name == name)
+
+    def job(self, name: str) -> Job:
+        """Find a job by name; raise KeyError."""
+        for job in self.jobs:
+            if job.name == name:
+                return job
+        raise KeyError(name)
+
+    def links_of(self, job: Job) -> tuple[Link, ...]:
+        """Name the links that a job measures: those it lists, or all."""
+        return tuple(link for link in self.links if job.links is None or link.name in job.links)
+
+
+def load(path: Path) -> Settings:
+    """Read agent.yaml; raise base.configfile.ConfigError with every mistake."""
+    return configfile.load(path, Settings, _cross_check)
+
+
+def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find what no single key can show: names used twice, links that do not exist. Sees the raw document."""
+    links = _sections(document, "links")
+    jobs = _sections(document, "jobs")
+    for section, entries, key in (("links", links, "name"), ("links", links, "interface"), ("jobs", jobs, "name")):
+        yield from _twice(section, entries, key)
+    yield from _ladders(links)
+    known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
+    for index, entry in jobs:
+        wanted = entry.get("links")
+        for name in wanted if isinstance(wanted, list) else []:
+            if name not in known:
+                yield f"jobs[{index}].links", f"no link is named '{name}'; links: {', '.join(known) or 'none'}"
+    site = document.get("site")
+    if isinstance(site, dict) and site.get("commune") is not None and site.get("commune_scheme") is None:
+        yield "site.commune", 'a commune code needs commune_scheme beside it, for example "GSO-2025-07-01"'
+
+
+def _ladders(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    for index, entry in links:
+        ladder = entry.get("recovery")
+        rungs = ladder.get("rungs") if isinstance(ladder, dict) else None
+        if isinstance(rungs, list) and USB_POWER in rungs and isinstance(ladder, dict) and not ladder.get("hub"):
+            yield (
+                f"links[{index}].recovery.rungs",
+                f"rung {USB_POWER} cuts the power of a USB port: say which with hub: {{location: 1-1, port: 2}}",
+            )
+
+
+def _sections(document: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
+    entries = document.get(key)
+    return (
+        [(i, entry) for i, entry in enumerate(entries) if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )
+
+
+def _twice(section: str, entries: Iterable[tuple[int, dict[str, Any]]], key: str) -> Iterator[tuple[str, str]]:
+    counts: Counter[str] = Counter()
+    for index, entry in entries:
+        value = entry.get(key)
+        if isinstance(value, str):
+            counts[value] += 1
+            if counts[value] == 2:  # noqa: PLR2004  # the second one is the mistake
+                yield f"{section}[{index}].{key}", f"'{value}' is used twice"

@@ -1,0 +1,1 @@
+"""What agent, collector and responder share besides the wire: configuration files, the broker, logs, SQLite."""

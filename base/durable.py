@@ -1,0 +1,67 @@
+"""SQLite opened so that a commit that returned survives power loss.
+
+`journal_mode=WAL` with `synchronous=FULL` fsyncs the log at every commit (sqlite.org/pragma.html#pragma_synchronous);
+the file system and the disk must honour fsync.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class StorageError(Exception):
+    """The disk said no (full, read-only, damaged, not permitted); nothing was stored. The text says what to do."""
+
+
+def open_database(path: Path, schema: str, *, user_version: int, read_only: bool = False) -> sqlite3.Connection:
+    """Open or create a database file; raise StorageError.
+
+    Transactions are explicit (`isolation_level=None`). The connection may be used from any thread, one at a time.
+    """
+    connection: sqlite3.Connection | None = None
+    try:
+        if read_only:
+            connection = sqlite3.connect(
+                f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        _refuse_newer(path, connection, user_version)
+        if not read_only:
+            connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={user_version}; COMMIT;")
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error | OSError):
+            raise explain(path, error) from error
+        raise
+    return connection
+
+
+def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int) -> None:
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > user_version:
+        raise StorageError(f"{path}: written by a newer version (format {found}, this one knows {user_version})")
+
+
+def explain(path: Path, error: Exception) -> StorageError:
+    """Turn a foreign exception into one line that says where, what, and what to do."""
+    text = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    if "full" in text or "No space" in text:
+        remedy = "free some space; nothing is lost meanwhile"
+    elif "readonly" in text or "read-only" in text.lower() or "ermission" in text:
+        remedy = "make it writable for this service's user"
+    elif "malformed" in text or "not a database" in text:
+        remedy = "the file is damaged: move it aside and keep it for repair"
+    elif "locked" in text:
+        remedy = "another process holds it: is the service running twice?"
+    else:
+        remedy = "check that the folder exists and belongs to this service's user"
+    return StorageError(f"{path}: {text}; {remedy}")

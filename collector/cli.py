@@ -1,0 +1,208 @@
+"""`probe-collector`: the commands, and the only place where the collector's parts are put together.
+
+Exit status: 0 fine, 1 did not work, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import logging
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from base import logs
+from base.broker import CredentialsError, make_client
+from base.configfile import ConfigError
+from base.durable import StorageError
+from collector import points, settings, stats
+from collector.influx import SinkError, open_sink
+from collector.journal import Journal, JournalLock
+from collector.settings import DEFAULT_CONFIG, Settings
+from collector.subscriber import Subscriber
+from collector.writer import BATCH_RESULTS, Writer, write_rows
+from wire import codec
+from wire.messages import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from collector.journal import ProbeStatus
+
+log = logging.getLogger(__name__)
+
+_WATCH_S: Final = 1.0
+_FAR_PAST_US: Final = -(2**62)
+_FAR_FUTURE_US: Final = 2**62
+
+_EXAMPLES: Final = """\
+examples:
+  probe-collector check-config                         is /etc/probefleet/collector.yaml usable?
+  probe-collector run                                  collect until SIGTERM or Ctrl-C
+  probe-collector stats --json                         what the journal holds, for machines
+  probe-collector replay --since 2026-07-01            write July and later into the database again
+  probe-collector replay --probe lc-tan-phong-1        write one probe's results again
+"""
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    arguments = _parser().parse_args()
+    logs.set_up(verbose=arguments.verbose)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        status = command(arguments)
+    except (ConfigError, CredentialsError) as error:
+        print(error, file=sys.stderr)
+        status = 2
+    except (StorageError, SinkError) as error:
+        print(error, file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = settings.load(arguments.config)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with JournalLock(config.journal.path):
+        writer = _writer(config)
+        subscriber = Subscriber(
+            config.broker,
+            _journal(config),
+            client_id=config.client_id,
+            on_stored=writer.wake if writer else lambda: None,
+            on_status=_status_points(writer) if writer else lambda *_: None,
+        )
+        log.info("journal %s, sink %s", config.journal.path, config.sink.kind)
+        if writer:
+            writer.start()
+        subscriber.start()
+        while not stopping.wait(_WATCH_S) and subscriber.alive and (writer is None or writer.alive):
+            pass
+        failed = not stopping.is_set()
+        log.info("stopping")
+        subscriber.stop()
+        if writer:
+            writer.stop()
+    return 1 if failed else 0
+
+
+def _writer(config: Settings) -> Writer | None:
+    if config.sink.kind == "none":
+        return None
+    return Writer(_journal(config, fsync=False), open_sink(config.sink))
+
+
+def _journal(config: Settings, *, fsync: bool = True) -> Journal:
+    quarantine_max_bytes = config.journal.quarantine_max_mb * 1024 * 1024
+    return Journal(config.journal.path, quarantine_max_bytes=quarantine_max_bytes, fsync=fsync)
+
+
+def _status_points(writer: Writer) -> Callable[[ProbeStatus, int], None]:
+    def write(status: ProbeStatus, received_us: int) -> None:
+        writer.add_status(points.status_line(codec.decode(status.payload, Status), received_us))
+
+    return write
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    config = settings.load(arguments.config)
+    make_client(config.broker, client_id=config.client_id, clean_session=True)
+    open_sink(config.sink).close()
+    print(f"{arguments.config}: fine")
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    config = settings.load(arguments.config)
+    if config.sink.kind == "none":
+        raise ConfigError(arguments.config, [": sink.kind is none: there is no database to write into"])
+    since_us = _FAR_PAST_US if arguments.since is None else points.microseconds(arguments.since)
+    until_us = _FAR_FUTURE_US if arguments.until is None else points.microseconds(arguments.until)
+    sink = open_sink(config.sink)
+    written = refused = after = 0
+    try:
+        with Journal(config.journal.path, read_only=True) as journal:
+            total = journal.count(since_us=since_us, until_us=until_us, probe_id=arguments.probe)
+            while rows := journal.select(
+                after, BATCH_RESULTS, since_us=since_us, until_us=until_us, probe_id=arguments.probe
+            ):
+                for bad in write_rows(sink, rows):
+                    refused += 1
+                    print(f"\rresult {bad.row.id}: {bad.reason}", file=sys.stderr)
+                written += len(rows)
+                after = rows[-1].id
+                print(f"\r{written} of {total} results", end="", file=sys.stderr, flush=True)
+    finally:
+        sink.close()
+        print(file=sys.stderr)
+    print(f"{written - refused} results written to {sink.name}, {refused} refused")
+    return 1 if refused else 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    path = arguments.journal or settings.load(arguments.config).journal.path
+    with Journal(path, read_only=True) as journal:
+        found = stats.collect(journal)
+    print(msgspec.json.encode(found).decode() if arguments.json else stats.table(found))
+    return 0
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(f"probe-collector {importlib.metadata.version('probefleet')}")
+    return 0
+
+
+def iso_time(text: str) -> datetime:
+    """Read a day or an instant; without a zone it is UTC."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="probe-collector",
+        description="Takes the probes' results from the broker into the journal, and from there into the database.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the configuration (%(default)s)")
+    common.add_argument("--verbose", action="store_true", help="log more")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common], help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    add("run", _run, "collect until told to stop")
+    add("check-config", _check_config, "say what is wrong with the configuration, without connecting anywhere")
+    replay = add("replay", _replay, "write the journal into the database again; writing twice changes nothing")
+    replay.add_argument(
+        "--since", type=iso_time, metavar="TIME", help="only results that began at or after TIME (ISO 8601, else UTC)"
+    )
+    replay.add_argument("--until", type=iso_time, metavar="TIME", help="only results that began before TIME")
+    replay.add_argument("--probe", default="", metavar="ID", help="only results of this probe")
+    show = add("stats", _stats, "count what the journal holds; may run beside the collector")
+    show.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
+    show.add_argument("--json", action="store_true", help="for machines")
+    add("version", _version, "print the version")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

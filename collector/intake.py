@@ -1,0 +1,144 @@
+"""What arrived, sorted: results for the journal, statuses, things for quarantine.
+
+Pure. Any topic and any bytes may come in; nothing raises for what it reads, and one bad result spoils no other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+from collector.journal import Cause, Entry, Parked, ProbeStatus, Stage
+from collector.points import microseconds
+from wire import codec, topics
+from wire.codec import Undecodable
+from wire.messages import Ack, Refusal, Result, ResultId, Status
+
+MAX_RESULTS_PER_MESSAGE: Final = 5000
+MAX_SEQ: Final = 2**63 - 1
+_PROBE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SPOOL_ID: Final = re.compile(r"[!-~]{1,64}")
+_MAX_REASON_CHARS: Final = 200
+
+
+class Arrival(NamedTuple):
+    """One MQTT message; `size` is its whole length where `payload` was cut because it is too large to be accepted."""
+
+    topic: str
+    payload: bytes
+    size: int
+
+
+class Intake(msgspec.Struct):
+    """What the messages of one batch turned out to be; `refused` is by (probe_id, spool_id)."""
+
+    results: list[Entry] = []
+    statuses: list[ProbeStatus] = []
+    parked: list[Parked] = []
+    refused: dict[tuple[str, str], list[Refusal]] = {}
+
+    def take(self, arrival: Arrival) -> None:
+        """Sort one message in."""
+        address = topics.parse(arrival.topic)
+        if address is None or not _PROBE_ID.fullmatch(address.probe_id):
+            self._park(arrival, Cause.STRAY_TOPIC, "not the topic of a probe", arrival.payload)
+        elif arrival.size > codec.MAX_PAYLOAD_BYTES:
+            detail = f"{arrival.size} bytes; at most {codec.MAX_PAYLOAD_BYTES} are accepted"
+            self._park(arrival, Cause.TOO_LARGE, detail, arrival.payload)
+        elif address.leaf == topics.RESULT:
+            self._take_results(arrival, address.probe_id)
+        elif address.leaf == topics.STATUS:
+            self._take_status(arrival, address.probe_id)
+        else:
+            self._park(arrival, Cause.STRAY_TOPIC, f"nothing is expected on '{address.leaf}'", arrival.payload)
+
+    def _take_results(self, arrival: Arrival, probe_id: str) -> None:
+        try:
+            items = codec.unpack(arrival.payload)
+        except Undecodable as error:
+            self._park(arrival, Cause.UNDECODABLE, str(error), arrival.payload)
+            return
+        if len(items) > MAX_RESULTS_PER_MESSAGE:
+            detail = f"{len(items)} results in one message; at most {MAX_RESULTS_PER_MESSAGE} are accepted"
+            self._park(arrival, Cause.TOO_LARGE, detail, arrival.payload)
+            return
+        for item in items:
+            try:
+                result = codec.decode_result(item)
+            except Undecodable as error:
+                self._refuse(arrival, probe_id, Cause.UNDECODABLE, str(error), item)
+                continue
+            if result.probe_id != probe_id:
+                detail = f"says it is of '{result.probe_id[:64]}'"
+                self._park(arrival, Cause.FOREIGN_PROBE, detail, item)
+            elif not (1 <= result.seq <= MAX_SEQ and _SPOOL_ID.fullmatch(result.spool_id)):
+                detail = "seq must be from 1 to 2^63 - 1 and spool_id 1 to 64 visible ASCII characters"
+                self._refuse(arrival, probe_id, Cause.BAD_IDENTITY, detail, item)
+            else:
+                self.results.append(_entry(result, item))
+
+    def _take_status(self, arrival: Arrival, probe_id: str) -> None:
+        if not arrival.payload:
+            return  # how MQTT clears a retained message (3.3.1.3)
+        try:
+            status = codec.decode(arrival.payload, Status)
+        except Undecodable as error:
+            self._park(arrival, Cause.UNDECODABLE, str(error), arrival.payload)
+            return
+        if status.probe_id != probe_id:
+            self._park(arrival, Cause.FOREIGN_PROBE, f"says it is of '{status.probe_id}'", arrival.payload)
+        else:
+            self.statuses.append(ProbeStatus(probe_id, arrival.payload))
+
+    def _refuse(self, arrival: Arrival, probe_id: str, cause: Cause, detail: str, item: bytes) -> None:
+        """Park one result and, where it says who it is, tell the probe that it will never be taken."""
+        self._park(arrival, cause, detail, item)
+        try:
+            identity = codec.decode(item, ResultId)
+        except Undecodable:
+            return
+        if identity.probe_id == probe_id and -MAX_SEQ <= identity.seq <= MAX_SEQ:
+            refusal = Refusal(seq=identity.seq, reason=f"{cause}: {detail}"[:_MAX_REASON_CHARS])
+            self.refused.setdefault((probe_id, identity.spool_id), []).append(refusal)
+
+    def _park(self, arrival: Arrival, cause: Cause, detail: str, payload: bytes) -> None:
+        size = arrival.size if payload is arrival.payload else len(payload)
+        self.parked.append(Parked(Stage.INTAKE, arrival.topic, cause, detail, payload, size))
+
+
+def acks(intake: Intake, conflicts: list[Entry]) -> list[tuple[str, Ack]]:
+    """Say per probe and spool what is on disk and what never will be; `conflicts` are the journal's refusals."""
+    refused = {key: list(refusals) for key, refusals in intake.refused.items()}
+    for entry in conflicts:
+        refusal = Refusal(seq=entry.seq, reason=f"{Cause.CONFLICT}: another result holds this number")
+        refused.setdefault((entry.probe_id, entry.spool_id), []).append(refusal)
+    clashing = set(conflicts)
+    stored: dict[tuple[str, str], set[int]] = {}
+    for entry in intake.results:
+        if entry not in clashing:
+            stored.setdefault((entry.probe_id, entry.spool_id), set()).add(entry.seq)
+    return [
+        (
+            key[0],
+            Ack(spool_id=key[1], stored=_ranges(stored.get(key, set())), refused=tuple(refused.get(key, ()))),
+        )
+        for key in {**stored, **refused}
+    ]
+
+
+def _entry(result: Result, payload: bytes) -> Entry:
+    kind = str(result.outcome.__struct_config__.tag)
+    return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload)
+
+
+def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:
+    """Fold numbers into closed ranges, ascending."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return tuple(ranges)

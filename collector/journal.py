@@ -1,0 +1,333 @@
+"""The journal: every result as it came, on disk before `append` returns, never changed afterwards. The truth.
+
+A result is known by (probe_id, spool_id, seq). The same result again is ignored; another result under a number that is
+taken goes to quarantine, and what stands stays. Databases behind the collector can be built anew from here.
+One Journal belongs to one thread at a time; several Journals on one file (also read-only ones) may work side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+import msgspec
+
+from base import durable
+from base.durable import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FORMAT: Final = 1
+KEPT_BYTES_PER_ROW: Final = 4096
+"""How much of a quarantined payload is kept."""
+_ROW_OVERHEAD_BYTES: Final = 512
+_MAX_DETAIL_CHARS: Final = 300
+_MAX_SPOOLS_REMEMBERED: Final = 10_000
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS spools (
+  spool INTEGER PRIMARY KEY, probe_id TEXT NOT NULL, spool_id TEXT NOT NULL, UNIQUE (probe_id, spool_id));
+CREATE TABLE IF NOT EXISTS results (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, spool INTEGER NOT NULL REFERENCES spools, seq INTEGER NOT NULL,
+  kind TEXT NOT NULL, started_us INTEGER NOT NULL, received_us INTEGER NOT NULL, payload BLOB NOT NULL,
+  UNIQUE (spool, seq));
+CREATE TABLE IF NOT EXISTS probes (
+  probe_id TEXT PRIMARY KEY, received_us INTEGER NOT NULL, status BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
+  detail TEXT NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, times INTEGER NOT NULL,
+  payload_bytes INTEGER NOT NULL, payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE (stage, topic, digest));
+CREATE TABLE IF NOT EXISTS not_kept (
+  stage TEXT NOT NULL, reason TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (stage, reason)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS quarantine_size (only INTEGER PRIMARY KEY CHECK (only = 1), bytes INTEGER NOT NULL);
+INSERT OR IGNORE INTO quarantine_size VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS cursors (
+  sink TEXT PRIMARY KEY, result_id INTEGER NOT NULL, updated_us INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_SINCE_WHERE: Final = "id > ? AND started_us >= ? AND started_us < ? AND (? = '' OR probe_id = ?)"
+
+
+class Stage(StrEnum):
+    """Where a thing was stopped."""
+
+    INTAKE = "intake"
+    JOURNAL = "journal"
+    SINK = "sink"
+
+
+class Cause(StrEnum):
+    """Why it was stopped; a closed list, so that it can be counted."""
+
+    UNDECODABLE = "undecodable"
+    TOO_LARGE = "too_large"
+    FOREIGN_PROBE = "foreign_probe"
+    BAD_IDENTITY = "bad_identity"
+    STRAY_TOPIC = "stray_topic"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+
+
+class Entry(NamedTuple):
+    """A result ready for the journal: its identity, what it is found by, and its bytes as they came."""
+
+    probe_id: str
+    spool_id: str
+    seq: int
+    kind: str
+    started_us: int
+    payload: bytes
+
+
+class Parked(NamedTuple):
+    """Something for quarantine; `size` is its whole length where `payload` is only its beginning."""
+
+    stage: Stage
+    topic: str
+    reason: Cause
+    detail: str
+    payload: bytes
+    size: int
+
+
+class ProbeStatus(NamedTuple):
+    """The last status of a probe, as it came."""
+
+    probe_id: str
+    payload: bytes
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """What one transaction stores."""
+
+    received_us: int
+    results: Sequence[Entry] = ()
+    parked: Sequence[Parked] = ()
+    statuses: Sequence[ProbeStatus] = ()
+
+
+class Row(NamedTuple):
+    """A stored result: its place in the journal, and its bytes."""
+
+    id: int
+    payload: bytes
+
+
+class Journal:
+    """One connection to the journal file."""
+
+    def __init__(
+        self, path: Path, *, read_only: bool = False, quarantine_max_bytes: int = 64 * 1024 * 1024, fsync: bool = True
+    ) -> None:
+        """Open or create; raise StorageError. `fsync=False` is for what may be done again after a power cut."""
+        self.path = path
+        self._read_only = read_only
+        self._quarantine_max_bytes = quarantine_max_bytes
+        self._fsync = fsync
+        self._spools: dict[tuple[str, str], int] = {}
+        self._open: sqlite3.Connection | None = None
+        _ = self.connection
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, opened anew if the last transaction failed; raise StorageError."""
+        if self._open is None:
+            if self._read_only and not self.path.exists():
+                raise StorageError(f"{self.path}: no journal there yet; has the collector run?")
+            self._open = durable.open_database(self.path, _SCHEMA, user_version=FORMAT, read_only=self._read_only)
+            if not self._fsync:
+                self._open.execute("PRAGMA synchronous=NORMAL")
+        return self._open
+
+    def append(self, batch: Batch) -> list[Entry]:
+        """Store all of it, or nothing and raise StorageError; return the results whose number another one holds."""
+        with self._transaction() as connection:
+            conflicts = self._store(connection, batch)
+            self._park(connection, batch.received_us, [*batch.parked, *map(_conflict, conflicts)])
+            connection.executemany(
+                "INSERT INTO probes VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET received_us = ?2, status = ?3",
+                [(status.probe_id, batch.received_us, status.payload) for status in batch.statuses],
+            )
+        return conflicts
+
+    def park(self, received_us: int, parked: Sequence[Parked], *, sink: str, cursor: int) -> None:
+        """Move a sink's cursor and quarantine what it refused on the way; raise StorageError."""
+        with self._transaction() as connection:
+            self._park(connection, received_us, parked)
+            connection.execute(
+                "INSERT INTO cursors VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET result_id = ?2, updated_us = ?3",
+                (sink, cursor, received_us),
+            )
+
+    def cursor(self, sink: str) -> int:
+        """Return the id of the last result that this sink has taken; 0 for a new sink."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT result_id FROM cursors WHERE sink = ?", (sink,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def read(self, after: int, limit: int) -> list[Row]:
+        """Return stored results in the order they came in; raise StorageError."""
+        query = "SELECT id, payload FROM results WHERE id > ? ORDER BY id LIMIT ?"
+        with self._reading() as connection:
+            return [Row(*row) for row in connection.execute(query, (after, limit))]
+
+    def select(self, after: int, limit: int, *, since_us: int, until_us: int, probe_id: str = "") -> list[Row]:
+        """Return stored results that began in [since, until), of one probe if given; raise StorageError."""
+        query = f"SELECT id, payload FROM results NATURAL JOIN spools WHERE {_SINCE_WHERE} ORDER BY id LIMIT ?"  # noqa: S608  # a constant
+        with self._reading() as connection:
+            return [
+                Row(*row) for row in connection.execute(query, (after, since_us, until_us, probe_id, probe_id, limit))
+            ]
+
+    def count(self, *, since_us: int, until_us: int, probe_id: str = "") -> int:
+        """Return how many results `select` would find from the beginning; raise StorageError."""
+        query = f"SELECT COUNT(*) FROM results NATURAL JOIN spools WHERE {_SINCE_WHERE}"  # noqa: S608  # a constant
+        with self._reading() as connection:
+            found: int = connection.execute(query, (0, since_us, until_us, probe_id, probe_id)).fetchone()[0]
+        return found
+
+    def close(self) -> None:
+        """Close; what was appended is on disk already."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # Closing rolls back, whatever state the error left behind; the next use opens anew.
+            self._spools.clear()
+            self._open = None
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise durable.explain(self.path, error) from error
+            raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self.connection
+        except sqlite3.Error as error:
+            raise durable.explain(self.path, error) from error
+
+    def _store(self, connection: sqlite3.Connection, batch: Batch) -> list[Entry]:
+        rows = [
+            (self._spool(connection, entry), entry.seq, entry.kind, entry.started_us, batch.received_us, entry.payload)
+            for entry in batch.results
+        ]
+        before = connection.total_changes
+        connection.executemany(
+            "INSERT OR IGNORE INTO results (spool, seq, kind, started_us, received_us, payload)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        if connection.total_changes - before == len(rows):
+            return []
+        conflicts = []
+        for entry, (spool, seq, *_) in zip(batch.results, rows, strict=True):
+            query = "SELECT payload FROM results WHERE spool = ? AND seq = ?"
+            (stored,) = connection.execute(query, (spool, seq)).fetchone()
+            if stored != entry.payload and not _same_content(stored, entry.payload):
+                conflicts.append(entry)
+        return conflicts
+
+    def _spool(self, connection: sqlite3.Connection, entry: Entry) -> int:
+        name = (entry.probe_id, entry.spool_id)
+        spool = self._spools.get(name)
+        if spool is None:
+            connection.execute("INSERT OR IGNORE INTO spools (probe_id, spool_id) VALUES (?, ?)", name)
+            query = "SELECT spool FROM spools WHERE probe_id = ? AND spool_id = ?"
+            spool = int(connection.execute(query, name).fetchone()[0])
+            if len(self._spools) >= _MAX_SPOOLS_REMEMBERED:
+                self._spools.clear()
+            self._spools[name] = spool
+        return spool
+
+    def _park(self, connection: sqlite3.Connection, now_us: int, parked: Sequence[Parked]) -> None:
+        """Keep the beginning of each while there is room, count the rest; the same thing again adds to its row."""
+        if not parked:
+            return
+        (held,) = connection.execute("SELECT bytes FROM quarantine_size").fetchone()
+        for one in parked:
+            kept = one.payload[:KEPT_BYTES_PER_ROW]
+            digest = hashlib.blake2b(b"%d:" % one.size + one.payload, digest_size=16).digest()
+            seen = connection.execute(
+                "UPDATE quarantine SET times = times + 1, last_us = ? WHERE stage = ? AND topic = ? AND digest = ?",
+                (now_us, one.stage, one.topic, digest),
+            )
+            if seen.rowcount:
+                continue
+            if held >= self._quarantine_max_bytes:
+                connection.execute(
+                    "INSERT INTO not_kept VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET times = times + 1",
+                    (one.stage, one.reason),
+                )
+                continue
+            connection.execute(
+                "INSERT INTO quarantine (stage, topic, reason, detail, first_us, last_us, times, payload_bytes,"
+                " payload, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8)",
+                (one.stage, one.topic, one.reason, one.detail[:_MAX_DETAIL_CHARS], now_us, one.size, kept, digest),
+            )
+            held += len(kept) + _ROW_OVERHEAD_BYTES
+        connection.execute("UPDATE quarantine_size SET bytes = ?", (held,))
+
+
+class JournalLock:
+    """Keeps a second collector off the journal (flock on a file beside it, gone with the process)."""
+
+    def __init__(self, journal: Path) -> None:
+        """Take the lock; raise StorageError if another process has it."""
+        path = journal.with_name(journal.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise durable.explain(path, error) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise StorageError(f"{journal}: another collector is writing it; only one may run on a journal") from error
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _conflict(entry: Entry) -> Parked:
+    detail = f"{entry.spool_id} {entry.seq} holds another result"
+    return Parked(Stage.JOURNAL, entry.probe_id, Cause.CONFLICT, detail, entry.payload, len(entry.payload))
+
+
+def _same_content(stored: bytes, arrived: bytes) -> bool:
+    """Whether two payloads differ in spelling only; parts that our own decoder skips may not be readable at all."""
+    try:
+        return bool(msgspec.json.decode(stored) == msgspec.json.decode(arrived))
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False

@@ -1,0 +1,223 @@
+"""Results and statuses as InfluxDB line protocol. Pure: one result makes exactly one line, the same one every time.
+
+The measurement is the outcome's kind. Tags are names of ours and what the radio said; everything else is a field. The
+time is the result's start in ns: its microseconds, then seq modulo 1000 in the last three digits, so that two results
+of one series never share a time. Syntax and escapes: InfluxDB 1.x "Line protocol reference"; no backslash, quote or
+control character ever stands in a tag, and no line break in a string field, because servers read those differently.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from wire.messages import Dropped, Echo, Failed, Latency, Radio, Recovery, Result, Status, Throughput, Transfer
+
+if TYPE_CHECKING:
+    from wire.radio import RadioReading
+
+Value = float | int | bool | str | None
+Fields = dict[str, Value]
+
+MAX_STRING_CHARS: Final = 1000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_CONTROL: Final = (*range(0x20), 0x7F, 0x85, 0x2028, 0x2029)
+_TAG: Final = str.maketrans(
+    {'"': "'", "\\": "/", ",": "\\,", "=": "\\=", " ": "\\ "} | dict.fromkeys(map(chr, _CONTROL), "\\ ")
+)
+_STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(chr, _CONTROL), " "))
+_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery")
+
+
+def line(result: Result) -> str:
+    """Write one result as one line, without a line break at its end."""
+    outcome = result.outcome
+    tags: dict[str, str | None] = {
+        "probe": result.probe_id,
+        "site": result.site,
+        "link": result.link,
+        "job": result.job.name if result.job else None,
+    }
+    fields: Fields = {"seq": result.seq, "spool_id": result.spool_id, "elapsed_s": result.elapsed_s}
+    fields["agent_version"] = result.agent_version
+    fields["clock_synchronised"] = result.clock.synchronised
+    radio: RadioReading | None = None
+    if isinstance(outcome, Throughput):
+        kind, radio = "throughput", outcome.radio_after or outcome.radio_before
+        fields |= _throughput(outcome)
+        fields |= _server(result)
+        fields |= _radio(radio)
+    elif isinstance(outcome, Latency):
+        kind = "latency"
+        fields |= _latency(outcome)
+    elif isinstance(outcome, Radio):
+        kind, radio = "radio", outcome.reading
+        fields |= _radio(radio) | _radio_alone(outcome.reading)
+    elif isinstance(outcome, Failed):
+        kind, radio = "failed", outcome.radio
+        tags |= {"measurement": result.job.measurement if result.job else None, "reason": outcome.reason.value}
+        fields["detail"] = outcome.detail or None
+    elif isinstance(outcome, Recovery):
+        kind, radio = "recovery", (outcome.after or outcome.before).radio
+        fields |= _recovery(outcome)
+        fields |= _radio(radio)
+    else:
+        kind = "dropped"
+        fields |= _dropped(outcome)
+    tags["operator"] = (result.used.operator if result.used else None) or (radio.operator if radio else None)
+    tags["technology"] = radio.technology.value if radio and radio.technology else None
+    time_ns = microseconds(result.started_at) * 1000 + result.seq % 1000
+    return _write(kind, tags, fields, time_ns)
+
+
+def status_line(status: Status, received_us: int) -> str:
+    """Write a status as a point of `probe`; a last will has no time of its own and takes that of its arrival."""
+    at_us = microseconds(status.at) if status.at is not None and status.online else received_us
+    fields: Fields = {
+        "online": status.online,
+        "backlog": status.backlog,
+        "spooled": status.spooled,
+        "agent_version": status.agent_version,
+    }
+    return _write("probe", {"probe": status.probe_id, "site": status.site}, fields, at_us * 1000)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return microseconds since 1970, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _throughput(outcome: Throughput) -> Fields:
+    down, up = outcome.download, outcome.upload
+    transfers = [down] if up is None else [down, up]
+    retransmits = [transfer.retransmits for transfer in transfers if transfer.retransmits is not None]
+    return {
+        "download_mbps": _mean(down),
+        "download_steady_mbps": down.steady_mbps,
+        "download_bytes": down.payload_bytes,
+        "upload_mbps": _mean(up) if up else None,
+        "upload_steady_mbps": up.steady_mbps if up else None,
+        "upload_bytes": up.payload_bytes if up else None,
+        "upload_failure": outcome.upload_failure.value if outcome.upload_failure else None,
+        "interface_bytes": _total([transfer.interface_bytes for transfer in transfers]),
+        "other_interfaces_bytes": _total([transfer.other_interfaces_bytes for transfer in transfers]),
+        "retransmits": sum(retransmits) if retransmits else None,
+        "valid": outcome.valid,
+        "invalid": ",".join(outcome.invalid) or None,
+    }
+
+
+def _mean(transfer: Transfer) -> float:
+    """Return the mean over the whole transfer, slow start included; where nobody saw its start, the steady mean."""
+    return transfer.steady_mbps if transfer.mbps is None else transfer.mbps
+
+
+def _total(counts: list[int | None]) -> int | None:
+    """Add up; a part that was not counted leaves the whole unknown, not smaller."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _server(result: Result) -> Fields:
+    server = result.used.server if result.used else None
+    return {"server": server.host, "responder": server.responder} if server else {}
+
+
+def _latency(outcome: Latency) -> Fields:
+    udp: Echo = outcome.udp
+    fields: Fields = {
+        "sent": udp.sent,
+        "received": udp.received,
+        "loss_percent": udp.loss_percent,
+        "rtt_min_ms": udp.rtt_min_ms,
+        "rtt_mean_ms": udp.rtt_mean_ms,
+        "rtt_median_ms": udp.rtt_median_ms,
+        "rtt_max_ms": udp.rtt_max_ms,
+        "jitter_ms": udp.jitter_ms,
+        "loss_up_percent": outcome.loss_up_percent,
+        "loss_down_percent": outcome.loss_down_percent,
+    }
+    if outcome.icmp is not None:
+        fields |= {"icmp_rtt_mean_ms": outcome.icmp.rtt_mean_ms, "icmp_loss_percent": outcome.icmp.loss_percent}
+    return fields
+
+
+def _radio(reading: RadioReading | None) -> Fields:
+    if reading is None:
+        return {}
+    return {
+        "rsrp_dbm": reading.rsrp_dbm,
+        "rsrq_db": reading.rsrq_db,
+        "sinr_db": reading.sinr_db,
+        "rssi_dbm": reading.rssi_dbm,
+        "band": reading.band,
+        "earfcn": reading.earfcn,
+        "pci": reading.pci,
+        "cell_id": reading.cell_id,
+        "enodeb_id": reading.enodeb_id,
+        "bandwidth_mhz": reading.bandwidth_mhz,
+    }
+
+
+def _radio_alone(reading: RadioReading) -> Fields:
+    return {
+        "nr_band": reading.nr_band,
+        "nr_arfcn": reading.nr_arfcn,
+        "nr_pci": reading.nr_pci,
+        "nr_rsrp_dbm": reading.nr_rsrp_dbm,
+        "nr_rsrq_db": reading.nr_rsrq_db,
+        "nr_sinr_db": reading.nr_sinr_db,
+        "temperature_c": reading.temperature_c,
+        "registration": reading.registration.value if reading.registration else None,
+    }
+
+
+def _recovery(outcome: Recovery) -> Fields:
+    return {
+        "rung": outcome.rung,
+        "action": outcome.action,
+        "before": outcome.before.condition.value,
+        "before_detail": outcome.before.detail or None,
+        "after": outcome.after.condition.value if outcome.after else None,
+        "after_detail": (outcome.after.detail or None) if outcome.after else None,
+        "cured": outcome.cured,
+        "detail": outcome.detail or None,
+    }
+
+
+def _dropped(outcome: Dropped) -> Fields:
+    """One field per kind that we know; others together, so that a probe cannot invent columns."""
+    fields: Fields = {f"{kind}_count": outcome.counts.get(kind) for kind in _COUNTED}
+    others = [count for kind, count in outcome.counts.items() if kind not in _COUNTED]
+    fields["other_count"] = sum(others) if others else None
+    return fields | {"first_seq": outcome.first_seq, "last_seq": outcome.last_seq}
+
+
+def _write(measurement: str, tags: dict[str, str | None], fields: Fields, time_ns: int) -> str:
+    """Write a line; tags are sorted (the database asks for that), missing ones and missing fields are left out."""
+    tag_text = "".join([f",{key}={_tag(tags[key] or '')}" for key in sorted(tags) if _tag(tags[key] or "")])
+    field_text = ",".join([f"{key}={text}" for key, value in fields.items() if (text := _field(value)) is not None])
+    return f"{measurement}{tag_text} {field_text} {time_ns}"
+
+
+@lru_cache(maxsize=8192)
+def _tag(value: str) -> str:
+    return value[:MAX_STRING_CHARS].strip().translate(_TAG)
+
+
+def _field(value: Value) -> str | None:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value}i"
+        case float():
+            return repr(value) if math.isfinite(value) else None
+        case str():
+            return f'"{value[:MAX_STRING_CHARS].translate(_STRING)}"'

@@ -1,0 +1,179 @@
+"""Journal → database: in order, in batches, from where it stopped. A database that is down costs time and nothing else.
+
+The cursor moves after the database has taken a batch, so that after a crash some points are written twice, which
+changes nothing. What the database will never take is found by halving the batch, and parked with its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from base.durable import StorageError
+from collector import points
+from collector.influx import Busy, Rejected, SinkError
+from collector.journal import Cause, Parked, Row, Stage
+from wire import codec
+from wire.codec import Undecodable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from collector.influx import Sink
+    from collector.journal import Journal
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+BATCH_RESULTS: Final = 5000
+"""Results per request: what InfluxData recommends for line protocol ("Optimize writes to InfluxDB")."""
+GATHER_S: Final = 0.1
+"""How long a fresh result waits for company."""
+_IDLE_S: Final = 1.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+_SAY_AGAIN_AFTER_S: Final = 600.0
+_MAX_STATUS_LINES: Final = 2000
+
+
+class Refused(NamedTuple):
+    """A result that the database will not take, or that makes no point, and why."""
+
+    row: Row
+    reason: str
+
+
+class Writer:
+    """A thread that keeps the sink level with the journal until it is stopped."""
+
+    def __init__(self, journal: Journal, sink: Sink) -> None:
+        """Take over `journal`, a connection of its own, and `sink`."""
+        self._journal = journal
+        self._sink = sink
+        self._stopping = threading.Event()
+        self._fresh = threading.Event()
+        self._status_lines: deque[str] = deque(maxlen=_MAX_STATUS_LINES)
+        self._trouble = ""
+        self._said_at_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="writer")
+
+    def start(self) -> None:
+        """Begin where the cursor stands; raise StorageError. From now on `stats` says how far behind this sink is."""
+        name = self._sink.name
+        self._journal.park(_now_us(), [], sink=name, cursor=self._journal.cursor(name))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the request under way, then close journal and sink."""
+        self._stopping.set()
+        self._fresh.set()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Say that the journal has something new; cheap, from any thread."""
+        self._fresh.set()
+
+    def add_status(self, line: str) -> None:
+        """Write a status point with the next batch; best effort: not journalled, lost if the database is long away."""
+        self._status_lines.append(line)
+        self._fresh.set()
+
+    def _run(self) -> None:
+        try:
+            pause_s = 0.0
+            while not self._stopping.is_set():
+                try:
+                    busy = self._step()
+                    pause_s = 0.0
+                except (SinkError, StorageError) as error:
+                    pause_s = self._pause_s(error, pause_s)
+                    self._stopping.wait(pause_s)
+                    continue
+                if not busy:
+                    self._fresh.wait(_IDLE_S)
+                    self._fresh.clear()
+                    self._stopping.wait(GATHER_S)
+        except Exception:
+            log.exception("the writer stopped on an error of its own")
+        finally:
+            self._journal.close()
+            self._sink.close()
+
+    def _step(self) -> bool:
+        """Write one batch; whether there may be more. Raise Misconfigured, Busy or StorageError with nothing moved."""
+        cursor = self._journal.cursor(self._sink.name)
+        rows = self._journal.read(cursor, BATCH_RESULTS)
+        statuses = list(self._status_lines)
+        if statuses:
+            write_sorted(self._sink, [(None, line) for line in statuses])
+            for _ in statuses:
+                self._status_lines.popleft()
+        if rows:
+            refused = write_rows(self._sink, rows)
+            parked = [_parked(self._sink.name, one) for one in refused]
+            self._journal.park(_now_us(), parked, sink=self._sink.name, cursor=rows[-1].id)
+            if refused:
+                log.warning("%s: %d results parked, the first: %s", self._sink.name, len(refused), refused[0].reason)
+        if self._trouble and (rows or statuses):
+            log.info("%s: writing again", self._sink.name)
+            self._trouble = ""
+        return len(rows) == BATCH_RESULTS
+
+    def _pause_s(self, error: SinkError | StorageError, last_s: float) -> float:
+        """Say what is wrong, once and then rarely; return how long to wait, longer each time, never in step."""
+        now_s = time.monotonic()
+        if str(error) != self._trouble or now_s - self._said_at_s > _SAY_AGAIN_AFTER_S:
+            log.warning("%s; the journal keeps everything, trying again", error)
+            self._trouble, self._said_at_s = str(error), now_s
+        if isinstance(error, Busy) and error.retry_after_s is not None:
+            return error.retry_after_s
+        longest_s = min(max(last_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+
+
+def write_rows(sink: Sink, rows: Sequence[Row]) -> list[Refused]:
+    """Write what can be written, return the rest with reasons; raise Misconfigured or Busy."""
+    refused: list[Refused] = []
+    lines: list[tuple[Row, str]] = []
+    for row in rows:
+        try:
+            lines.append((row, points.line(codec.decode_result(row.payload))))
+        except (Undecodable, ValueError, OverflowError) as error:
+            refused.append(Refused(row, f"makes no point: {error}"))
+    return refused + [Refused(row, reason) for row, reason in write_sorted(sink, lines)]
+
+
+def write_sorted(sink: Sink, items: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
+    """Write the lines, halving what is rejected until the culprits stand alone; return them with reasons.
+
+    Items are (anything, line). Raises Misconfigured or Busy.
+    """
+    if not items:
+        return []
+    try:
+        sink.write([line for _, line in items])
+    except Rejected as error:
+        if len(items) == 1:
+            return [(items[0][0], str(error))]
+        half = len(items) // 2
+        return write_sorted(sink, items[:half]) + write_sorted(sink, items[half:])
+    return []
+
+
+def _parked(sink: str, refused: Refused) -> Parked:
+    payload = refused.row.payload
+    return Parked(Stage.SINK, sink, Cause.REJECTED, refused.reason, payload, len(payload))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,68 @@
+"""`probe-lab`: a fleet in a box. Each subcommand lives in a module of its own, with `add_parser` and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+from lab.signals import interruptible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EXAMPLES: Final = """\
+examples:
+  sudo probe-lab demo                    three sites measure for two minutes; then the summary
+  probe-lab demo --loopback              the same without root: no namespaces, no shaping
+  sudo probe-lab bench cell              does an emulated link carry what it promises?
+  probe-lab modem --help                 one simulated modem on a pseudo-terminal
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exit 0 if it did its work, 1 if it could not, 2 for wrong usage, 130 when interrupted."""
+    try:
+        with interruptible():
+            status = _main(arguments)
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        status = 1
+    sys.exit(status)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Vietnamese names on a terminal that has no letters for them
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    options = _parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lab import demo  # noqa: PLC0415  # here an interruption is already quiet
+    from lab.cell import bench  # noqa: PLC0415  # the same
+    from lab.modem import command as modem  # noqa: PLC0415  # the same
+
+    parser = argparse.ArgumentParser(
+        prog="probe-lab",
+        description="A fleet in a box: simulated modems and emulated links under the real agent, broker and collector.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo.add_parser(commands)
+    modem.add_parser(commands)
+    benches = commands.add_parser("bench", help="how well parts of the lab do")
+    bench.add_parser(benches.add_subparsers(required=True, metavar="PART"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

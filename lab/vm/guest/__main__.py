@@ -1,0 +1,37 @@
+"""The job of the virtual machine: every journey in turn, each with a diary and a folder of its own in `results`.
+
+A journey that breaks off leaves its traceback on the transcript and does not keep the next one from being made.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+from lab.vm.diary import Diary
+from lab.vm.guest import modem_manager, serial_link
+
+JOURNEYS: Final = {"serial_link": serial_link.tell, "modem_manager": modem_manager.tell}
+
+
+def main(results: Path) -> int:
+    """Return how many journeys broke off."""
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
+    broken = 0
+    for name, tell in JOURNEYS.items():
+        folder = results / name
+        folder.mkdir(parents=True)
+        diary = Diary(folder / "diary.jsonl")
+        try:
+            tell(diary, folder)
+        except Exception as error:  # noqa: BLE001  # told to the outside, which judges
+            diary.tell("broke off", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+            broken += 1
+    return broken
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

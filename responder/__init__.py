@@ -1,0 +1,1 @@
+"""What runs beside the iperf3 servers: lends single-use servers by lease."""

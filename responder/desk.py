@@ -1,0 +1,151 @@
+"""Where probes ask for leases: the responder's door to MQTT.
+
+Hears `lease/request` of every probe, answers on `lease/grant` of the same. A message that is no request, or speaks for
+another probe than its topic's, is counted and ignored. The session is clean: a request from before is worth nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from base.broker import make_client
+from wire import codec, topics
+from wire.messages import LeaseRequest
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from paho.mqtt import client as paho
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from responder.lender import Lender
+    from responder.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES: Final = 2048
+_MAX_WAITING: Final = 1000
+_TICK_S: Final = 0.2
+_COMPLAIN_EVERY_S: Final = 10.0
+
+
+class _Heard(NamedTuple):
+    topic: str
+    payload: bytes
+
+
+class Desk:
+    """Connects, and hands requests to the lender one by one, on the thread that calls `run`."""
+
+    def __init__(self, settings: Settings, lender: Lender, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take what is needed; raise base.broker.CredentialsError. Nothing is connected yet."""
+        self.ignored: Counter[str] = Counter()
+        """Messages that were no requests, by what was wrong with them."""
+        self._broker = settings.broker
+        self._lender = lender
+        self._clock = clock
+        self._complained_s = float("-inf")
+        self._heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._client = make_client(
+            settings.broker, client_id=f"probefleet-responder-{settings.responder_id}", clean_session=True
+        )
+        self._client.max_queued_messages_set(_MAX_WAITING)
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set. A broker that cannot be reached, or goes away, is waited for."""
+        self._client.connect_async(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_s)
+        self._client.loop_start()
+        try:
+            while not stop.is_set():
+                self._lender.tick()
+                try:
+                    heard = self._heard.get(timeout=_TICK_S)
+                except queue.Empty:
+                    continue
+                self._handle(heard)
+        finally:
+            self._client.disconnect()
+            self._client.loop_stop()
+
+    def _handle(self, heard: _Heard) -> None:
+        request = read(heard.topic, heard.payload)
+        if isinstance(request, str):
+            self._ignore(heard.topic, request)
+            return
+        reply = self._lender.answer(request)
+        if not self._client.is_connected():
+            log.warning("%s: the broker is gone, the answer is not sent", request.probe_id)
+            return
+        self._client.publish(topics.topic(request.probe_id, topics.LEASE_GRANT), codec.encode(reply), qos=1)
+
+    def _ignore(self, topic: str, why: str) -> None:
+        self.ignored[why.partition(":")[0]] += 1
+        now_s = self._clock()
+        if now_s - self._complained_s >= _COMPLAIN_EVERY_S:  # whoever floods us does not flood the log
+            self._complained_s = now_s
+            log.warning("ignored a message on %s: %s (%d ignored so far)", topic, why, self.ignored.total())
+
+    # --- on paho's thread -------------------------------------------------------------------------------------------
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        _flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        where = f"{self._broker.host}:{self._broker.port}"
+        if reason.is_failure:
+            log.error("broker %s refuses us: %s; check broker.credentials_file", where, reason)
+            return
+        log.info("connected to broker %s", where)
+        client.subscribe(topics.every_probe(topics.LEASE_REQUEST), qos=1)
+
+    def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
+        log.warning("broker %s:%d cannot be reached; trying on", self._broker.host, self._broker.port)
+
+    def _on_disconnect(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        _flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            log.warning("connection to the broker lost: %s", reason)
+
+    def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        if self._heard.qsize() >= _MAX_WAITING:
+            self.ignored["too many are waiting"] += 1
+        elif message.retain:
+            self.ignored["retained"] += 1
+        else:
+            self._heard.put(_Heard(message.topic, bytes(message.payload[: MAX_REQUEST_BYTES + 1])))
+
+
+def read(topic: str, payload: bytes) -> LeaseRequest | str:
+    """Read a request; a string says what is wrong with it, the kind of mistake before the first colon."""
+    address = topics.parse(topic)
+    if address is None or address.leaf != topics.LEASE_REQUEST:
+        return "wrong topic"
+    if len(payload) > MAX_REQUEST_BYTES:
+        return f"too large: at most {MAX_REQUEST_BYTES} bytes are read"
+    try:
+        request = codec.decode(payload, LeaseRequest)
+    except codec.Undecodable as error:
+        return f"no request: {error}"
+    if request.probe_id != address.probe_id:
+        return f"wrong probe: it speaks for {request.probe_id}"
+    return request

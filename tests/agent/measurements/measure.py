@@ -1,0 +1,47 @@
+"""Runs one measurement where it is started (in a network namespace, say): a JSON task on stdin, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+import msgspec
+
+from agent import path as paths
+from agent.measurements import latency, throughput
+from agent.measurements.base import MeasurementFailed
+from wire.messages import Server
+
+
+def main() -> None:
+    logging.basicConfig(stream=sys.stderr)
+    task = json.load(sys.stdin)
+    if task.get("impatient"):  # the same with shorter waits; tests of the deadline keep the real ones
+        throughput.RECEIVE_TIMEOUT_S = 2  # type: ignore[misc]  # final for everybody else
+        throughput._WIND_UP_S = 1.5  # type: ignore[misc]  # as above
+    path = paths.look(task["interface"])
+    begun_s = time.monotonic()
+    answer: dict[str, object] = {}
+    try:
+        if task["measurement"] == "latency":
+            options = msgspec.convert(task["options"], latency.LatencyOptions)
+            answer["latency"] = latency.run(path, task["host"], options)
+        elif "servers" in task:
+            options_ = msgspec.convert(task["options"], throughput.ThroughputOptions)
+            servers = msgspec.convert(task["servers"], tuple[Server, ...])
+            measured, server = throughput.run_in_turn(path, servers, options_, patience_s=task["patience_s"])
+            answer |= {**measured._asdict(), "server": server}
+        else:
+            server = Server(host=task["host"], ports=tuple(task["ports"]))
+            measured = throughput.run(path, server, msgspec.convert(task["options"], throughput.ThroughputOptions))
+            answer |= measured._asdict()
+    except MeasurementFailed as failure:
+        answer["failed"] = {"reason": failure.reason, "detail": failure.detail, "begun": failure.begun}
+    answer["elapsed_s"] = time.monotonic() - begun_s
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The publisher against a real mosquitto: a result leaves the spool when the collector names it, and not before."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from agent import publisher as publisher_module
+from agent.publisher import Publisher
+from agent.spool import Spool
+from base.broker import BrokerSettings
+from lab.servers import Mosquitto
+from wire import topics
+from wire.codec import decode, decode_result, encode, unpack
+from wire.messages import Ack, Busy, Failed, LeaseRequest, Reason, Refusal, Result, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PATIENCE_S = 20
+USERS = {"p1": "secret-1", "collector": "secret-c", "responder": "secret-r"}
+
+
+class Peer:
+    """A collector or responder played by the test: hears one leaf of every probe, answers when told to."""
+
+    def __init__(self, broker: Mosquitto, user: str, leaf: str) -> None:
+        self.heard: queue.Queue[paho.MQTTMessage] = queue.Queue()
+        ready = threading.Event()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"{user}-{leaf}")
+        self.client.username_pw_set(user, USERS[user])
+        self.client.on_message = lambda _c, _d, message: self.heard.put(message)
+        self.client.on_subscribe = lambda *_: ready.set()
+        self.client.connect(broker.host, broker.port)
+        self.client.subscribe(topics.every_probe(leaf), qos=1)
+        self.client.loop_start()
+        assert ready.wait(PATIENCE_S)
+
+    def results(self, count: int) -> list[Result]:
+        """Wait for so many different results; duplicates are dropped, as a collector does."""
+        found: dict[int, Result] = {}
+        while len(found) < count:
+            for raw in unpack(self.heard.get(timeout=PATIENCE_S).payload):
+                result = decode_result(raw)
+                found[result.seq] = result
+        return [found[seq] for seq in sorted(found)]
+
+    def ack(self, ack: Ack) -> None:
+        self.client.publish(topics.topic("p1", topics.ACK), encode(ack), qos=1)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker", users=USERS) as broker:
+        yield broker
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool.db", max_bytes=10**9)
+    yield spool
+    spool.close()
+
+
+def settings(broker: Mosquitto, tmp_path: Path, password: str = "secret-1") -> BrokerSettings:
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"p1:{password}\n")
+    credentials.chmod(0o600)
+    return BrokerSettings(host=broker.host, port=broker.port, credentials_file=credentials, tls=None, keepalive_s=5)
+
+
+def make_publisher(broker: Mosquitto, tmp_path: Path, spool: Spool, password: str = "secret-1") -> Publisher:
+    return Publisher(
+        settings(broker, tmp_path, password),
+        "p1",
+        spool,
+        lambda: Status(probe_id="p1", online=True, spool_id=spool.spool_id, backlog=spool.counts().waiting),
+    )
+
+
+@pytest.fixture
+def publisher(broker: Mosquitto, tmp_path: Path, spool: Spool) -> Iterator[Publisher]:
+    publisher = make_publisher(broker, tmp_path, spool)
+    publisher.start()
+    yield publisher
+    publisher.stop(flush_s=0)
+
+
+@pytest.fixture
+def collector(broker: Mosquitto) -> Iterator[Peer]:
+    peer = Peer(broker, "collector", topics.RESULT)
+    yield peer
+    peer.close()
+
+
+def fill(spool: Spool, count: int) -> None:
+    for _ in range(count):
+        spool.append(
+            Result(
+                probe_id="p1",
+                site="s1",
+                started_at=datetime.now(UTC),
+                agent_version="0",
+                outcome=Failed(reason=Reason.TIMEOUT),
+            )
+        )
+
+
+def test_a_result_leaves_the_spool_when_the_collector_has_named_it(
+    publisher: Publisher, spool: Spool, collector: Peer
+) -> None:
+    fill(spool, 3)
+    publisher.wake()
+    assert [r.seq for r in collector.results(3)] == [1, 2, 3]
+    assert spool.counts().waiting == 3, "the broker's own acknowledgement counts for nothing"
+    collector.ack(Ack(spool_id=spool.spool_id, stored=((1, 2),)))
+    assert not publisher.wait_until_empty(0.5)
+    collector.ack(Ack(spool_id=spool.spool_id, stored=((3, 3),)))
+    assert publisher.wait_until_empty(PATIENCE_S)
+
+
+def test_a_backlog_larger_than_the_window_goes_out_as_acks_come(
+    publisher: Publisher, spool: Spool, collector: Peer
+) -> None:
+    fill(spool, 1000)
+    publisher.wake()
+    seen: set[int] = set()
+    while len(seen) < 1000:
+        for result in collector.results(1):
+            seen.add(result.seq)
+            collector.ack(Ack(spool_id=spool.spool_id, stored=((1, result.seq),)))
+        while not collector.heard.empty():
+            batch = [decode_result(raw).seq for raw in unpack(collector.heard.get().payload)]
+            seen |= set(batch)
+            collector.ack(Ack(spool_id=spool.spool_id, stored=((min(batch), max(batch)),)))
+    assert publisher.wait_until_empty(PATIENCE_S)
+
+
+def test_what_a_broker_took_and_forgot_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, broker: Mosquitto, tmp_path: Path, spool: Spool, collector: Peer
+) -> None:
+    monkeypatch.setattr(publisher_module, "FIRST_RESEND_S", 0.3)
+    publisher = make_publisher(broker, tmp_path, spool)
+    publisher.start()
+    fill(spool, 2)
+    publisher.wake()
+    collector.results(2)  # heard, and "forgotten": no ack
+    assert [r.seq for r in collector.results(2)] == [1, 2]
+    publisher.stop(flush_s=0)
+
+
+def test_results_wait_while_the_broker_is_away_and_come_when_it_is_back(
+    publisher: Publisher, spool: Spool, broker: Mosquitto
+) -> None:
+    assert publisher.wait_until_connected(PATIENCE_S)
+    broker.kill()
+    fill(spool, 5)
+    publisher.wake()
+    broker.start()
+    peer = Peer(broker, "collector", topics.RESULT)
+    assert [r.seq for r in peer.results(5)] == [1, 2, 3, 4, 5]
+    peer.close()
+
+
+def test_a_refused_result_is_put_aside_and_the_rest_goes_on(
+    publisher: Publisher, spool: Spool, collector: Peer
+) -> None:
+    fill(spool, 2)
+    publisher.wake()
+    collector.results(2)
+    collector.ack(Ack(spool_id=spool.spool_id, stored=((2, 2),), refused=(Refusal(seq=1, reason="no such site"),)))
+    assert publisher.wait_until_empty(PATIENCE_S)
+    assert spool.counts().refused == 1
+
+
+def test_birth_and_goodbye_are_retained(broker: Mosquitto, tmp_path: Path, spool: Spool) -> None:
+    publisher = make_publisher(broker, tmp_path, spool)
+    peer = Peer(broker, "collector", topics.STATUS)
+    publisher.start()
+    assert decode(peer.heard.get(timeout=PATIENCE_S).payload, Status).online
+    publisher.stop(flush_s=0)
+    status = decode(peer.heard.get(timeout=PATIENCE_S).payload, Status)
+    assert not status.online
+    assert status.spool_id == spool.spool_id
+    peer.close()
+    late = Peer(broker, "collector", topics.STATUS)
+    message = late.heard.get(timeout=PATIENCE_S)
+    assert message.retain
+    assert not decode(message.payload, Status).online
+    late.close()
+
+
+def test_a_refused_password_is_said_once_and_the_agent_lives_on(
+    broker: Mosquitto, tmp_path: Path, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = make_publisher(broker, tmp_path, spool, password="wrong")
+    said = threading.Event()
+    logged = publisher._client.on_connect
+    assert logged is not None
+
+    def on_connect(*arguments: object) -> None:
+        logged(*arguments)  # type: ignore[call-arg, misc, arg-type]  # passes on whatever paho gives
+        said.set()
+
+    publisher._client.on_connect = on_connect  # type: ignore[assignment]  # the same
+    publisher.start()
+    assert said.wait(PATIENCE_S)
+    assert publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=0.2) is None
+    publisher.stop(flush_s=0)
+    lines = [record.getMessage() for record in caplog.records if "refuses this probe" in record.getMessage()]
+    assert len(lines) == 1
+    assert "check user and password in" in lines[0]
+    assert "wrong" not in lines[0]
+
+
+def test_a_lease_is_asked_for_and_its_answer_heard(publisher: Publisher, broker: Mosquitto) -> None:
+    responder = Peer(broker, "responder", topics.LEASE_REQUEST)
+
+    def answer() -> None:
+        request = decode(responder.heard.get(timeout=PATIENCE_S).payload, LeaseRequest)
+        reply = Busy(request_id=request.request_id, responder="r1", retry_in_s=7)
+        responder.client.publish(topics.topic("p1", topics.LEASE_GRANT), b"garbage", qos=1)
+        responder.client.publish(topics.topic("p1", topics.LEASE_GRANT), encode(reply), qos=1)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    reply = publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=PATIENCE_S)
+    thread.join()
+    responder.close()
+    assert isinstance(reply, Busy)
+    assert reply.retry_in_s == 7
+
+
+def test_nobody_answers_a_lease_request(publisher: Publisher) -> None:
+    assert publisher.wait_until_connected(PATIENCE_S)
+    assert publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=0.2) is None

@@ -1,0 +1,308 @@
+"""The runner: every run becomes exactly one spooled result, whatever happens to it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent import jobs
+from agent.bench import Look
+from agent.measurements.base import MeasurementFailed
+from agent.measurements.throughput import ThroughputOptions
+from agent.runner import Runner
+from agent.settings import IperfServer, Link, Plan, RadioJob, Settings, Site, ThroughputJob
+from agent.spool import Run, Spool
+from base.broker import BrokerSettings
+from base.durable import StorageError
+from wire.codec import decode_result
+from wire.messages import (
+    Busy,
+    Clock,
+    Denied,
+    Failed,
+    Invalid,
+    LeaseReply,
+    Radio,
+    Reason,
+    Result,
+    Throughput,
+)
+from wire.radio import RadioReading, Registration, Technology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LTE = RadioReading(registration=Registration.HOME, technology=Technology.LTE, operator="Viettel", rsrp_dbm=-97)
+
+
+@dataclass
+class FakeClock:
+    """Hands that the test holds."""
+
+    wall: datetime = datetime(2026, 6, 15, 8, 0, tzinfo=UTC)
+    steady_s: float = 1000.0
+
+    def now(self) -> datetime:
+        return self.wall
+
+    def monotonic_s(self) -> float:
+        self.steady_s += 1
+        return self.steady_s
+
+    def quality(self) -> Clock:
+        return Clock(synchronised=True)
+
+
+@dataclass
+class FakeModems:
+    """A modem that says what it is told to say."""
+
+    says: list[RadioReading | MeasurementFailed | BaseException] = field(default_factory=lambda: [LTE])
+
+    def look(self, link: Link) -> Look:
+        said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        if isinstance(said, RadioReading):
+            return Look(said, model="EC25", iccid_sha256="ab")
+        raise said
+
+
+@dataclass
+class FakeLender:
+    """A responder that gives the answers it is given."""
+
+    answers: list[LeaseReply | None] = field(default_factory=lambda: [None])
+    asked: int = 0
+
+    def request_lease(self, link: str, *, transfers: int, length_s: float, timeout_s: float) -> LeaseReply | None:
+        self.asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def make_settings(tmp_path: Path, *, plan: Plan | None = None, servers: tuple[IperfServer, ...] = ()) -> Settings:
+    return Settings(
+        probe_id="p1",
+        site=Site(id="s1"),
+        broker=BrokerSettings(host="b"),
+        links=(Link(name="viettel", interface="lo", plan=plan or Plan()),),
+        jobs=(
+            ThroughputJob(name="light", every_s=60, options=ThroughputOptions(duration_s=1, omit_s=0, streams=1)),
+            RadioJob(name="radio", every_s=60),
+        ),
+        data_dir=tmp_path,
+        servers=servers,
+    )
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool.db", max_bytes=10**9)
+    yield spool
+    spool.close()
+
+
+def run(
+    spool: Spool,
+    settings: Settings,
+    job: str,
+    *,
+    modems: FakeModems | None = None,
+    lender: FakeLender | None = None,
+    clock: FakeClock | None = None,
+) -> Result:
+    """Make one run; what is returned is what was spooled."""
+    runner = Runner(settings, spool, clock or FakeClock(), modems or FakeModems(), lender or FakeLender())
+    runner.run(settings.job(job), settings.links[0], slot=1, due=None)
+    return decode_result(spool.oldest(1000)[-1].payload)
+
+
+def reason(result: Result) -> Reason:
+    assert isinstance(result.outcome, Failed)
+    return result.outcome.reason
+
+
+def test_a_look_at_the_radio_is_a_result(tmp_path: Path, spool: Spool) -> None:
+    result = run(spool, make_settings(tmp_path), "radio")
+    assert result.outcome == Radio(reading=LTE)
+    assert result.used is not None
+    assert (result.used.operator, result.used.modem, result.used.interface) == ("Viettel", "EC25", "lo")
+    assert spool.counts()[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("silent", [Reason.MODEM_SILENT, Reason.NO_MODEM, Reason.LINK_LOST])
+def test_a_modem_that_does_not_answer_is_a_failed_radio_result(tmp_path: Path, spool: Spool, silent: Reason) -> None:
+    modems = FakeModems([MeasurementFailed(silent, "x")])
+    assert reason(run(spool, make_settings(tmp_path), "radio", modems=modems)) is silent
+
+
+@pytest.mark.parametrize(
+    ("says", "wanted"),
+    [
+        (MeasurementFailed(Reason.SIM_ABSENT, "x"), Reason.SIM_ABSENT),
+        (MeasurementFailed(Reason.SIM_LOCKED, "x"), Reason.SIM_LOCKED),
+        (RadioReading(registration=Registration.DENIED), Reason.NO_REGISTRATION),
+        (RadioReading(registration=Registration.SEARCHING), Reason.NO_REGISTRATION),
+    ],
+)
+def test_no_test_is_made_where_the_modem_says_there_is_no_service(
+    tmp_path: Path, spool: Spool, says: RadioReading | MeasurementFailed, wanted: Reason
+) -> None:
+    lender = FakeLender()
+    assert reason(run(spool, make_settings(tmp_path), "light", modems=FakeModems([says]), lender=lender)) is wanted
+    assert lender.asked == 0
+
+
+def test_nobody_lends_a_server(tmp_path: Path, spool: Spool) -> None:
+    result = run(spool, make_settings(tmp_path), "light")
+    assert reason(result) is Reason.NO_LEASE
+    assert isinstance(result.outcome, Failed)
+    assert result.outcome.radio == LTE, "what was seen before the failure travels with it"
+
+
+def test_a_responder_that_stays_busy_is_left_after_a_while(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+
+    def wait(_event: threading.Event, pause_s: float | None = None) -> bool:
+        clock.steady_s += pause_s or 0
+        return False
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    lender = FakeLender([Busy(request_id="x", responder="r1", retry_in_s=20)])
+    assert reason(run(spool, make_settings(tmp_path), "light", lender=lender, clock=clock)) is Reason.BUSY
+    assert 10 <= lender.asked <= 16, "about every 8 to 10 s for 120 s"
+
+
+def test_a_denied_lease_is_not_asked_for_again(tmp_path: Path, spool: Spool) -> None:
+    lender = FakeLender([Denied(request_id="x", responder="r1", reason="too long")])
+    assert reason(run(spool, make_settings(tmp_path), "light", lender=lender)) is Reason.REFUSED
+    assert lender.asked == 1
+
+
+@pytest.fixture
+def iperf_server() -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    server = subprocess.Popen(
+        ["iperf3", "-s", "-p", str(port), "--forceflush"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    with server:
+        assert server.stdout is not None
+        while b"listening" not in (line := server.stdout.readline()):
+            assert line, "iperf3 -s did not start"
+        yield port
+        server.kill()
+
+
+def test_a_throughput_run_against_a_plain_server(tmp_path: Path, spool: Spool, iperf_server: int) -> None:
+    settings = make_settings(tmp_path, servers=(IperfServer(host="127.0.0.1", port=iperf_server),))
+    lender = FakeLender()
+    result = run(spool, settings, "light", lender=lender)
+    assert isinstance(result.outcome, Throughput), result.outcome
+    assert result.outcome.download.steady_mbps > 1
+    assert result.outcome.upload is not None
+    assert result.outcome.radio_before == result.outcome.radio_after == LTE
+    assert result.used is not None
+    assert result.used.server is not None
+    assert result.used.server.ports == (iperf_server,)
+    assert lender.asked == 0
+    assert spool.spent("viettel", "2026-06-15").day_bytes > result.outcome.download.payload_bytes
+
+
+def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool) -> None:
+    settings = make_settings(tmp_path, plan=Plan(quota_day_mb=1))
+    spool.append(run(spool, settings, "radio"), spent=("viettel", "2026-06-15", 1_000_000))
+    assert reason(run(spool, settings, "light")) is Reason.QUOTA_REACHED
+    assert isinstance(run(spool, settings, "radio").outcome, Radio)
+    tomorrow = FakeClock(wall=FakeClock().wall + timedelta(days=1))
+    assert reason(run(spool, settings, "light", clock=tomorrow)) is Reason.NO_LEASE
+
+
+def test_a_defect_of_the_agent_is_a_result_too(tmp_path: Path, spool: Spool) -> None:
+    result = run(spool, make_settings(tmp_path), "radio", modems=FakeModems([ZeroDivisionError("oops")]))
+    assert result.outcome == Failed(reason=Reason.AGENT_ERROR, detail="ZeroDivisionError: oops")
+
+
+def test_a_run_that_is_interrupted_says_so(tmp_path: Path, spool: Spool) -> None:
+    settings = make_settings(tmp_path)
+    runner: Runner
+
+    class Stopping(FakeModems):
+        def look(self, link: Link) -> Look:
+            runner.stop()
+            raise AssertionError("stop() must end the run")
+
+    runner = Runner(settings, spool, FakeClock(), Stopping(), FakeLender())
+    assert reason(runner.run(settings.job("radio"), settings.links[0], slot=1, due=None)) is Reason.INTERRUPTED
+    assert reason(runner.run(settings.job("radio"), settings.links[0], slot=2, due=None)) is Reason.INTERRUPTED
+    assert spool.counts()[:2] == (2, 2)
+
+
+def test_a_run_cut_off_by_a_power_cut_is_reported_at_the_next_start(tmp_path: Path, spool: Spool) -> None:
+    settings = make_settings(tmp_path)
+    began = datetime(2026, 6, 15, 7, 59, tzinfo=UTC)
+    spool.begin(Run("light", "viettel", 5), began)
+    spool.begin(Run("a-job-of-yesterday", "viettel", 5), began)
+    Runner(settings, spool, FakeClock(), FakeModems(), FakeLender()).recover()
+    results = [decode_result(row.payload) for row in spool.oldest(10)]
+    assert [reason(result) for result in results] == [Reason.INTERRUPTED] * 2
+    assert all(result.started_at == began for result in results)
+    assert {result.job.measurement for result in results if result.job} == {"throughput", "unknown"}
+    assert spool.under_way() == []
+    assert spool.counts()[:2] == (2, 2)
+
+
+def test_no_test_is_made_while_its_result_cannot_be_kept(tmp_path: Path, spool: Spool) -> None:
+    settings = make_settings(tmp_path)
+    spool._db.execute("PRAGMA query_only=1")
+    with pytest.raises(StorageError, match="make it writable"):
+        run(spool, settings, "radio")
+    spool._db.execute("PRAGMA query_only=0")
+    assert spool.counts()[:2] == (0, 0)
+
+
+def test_a_result_waits_in_memory_while_the_disk_is_full_and_is_kept_when_it_is_not(
+    tmp_path: Path, spool: Spool
+) -> None:
+    settings = make_settings(tmp_path)
+
+    class FillsTheDisk(FakeModems):
+        def look(self, link: Link) -> Look:
+            spool._db.execute("PRAGMA query_only=1")
+            return super().look(link)
+
+    runner = Runner(settings, spool, FakeClock(), FillsTheDisk(), FakeLender())
+    runner.run(settings.job("radio"), settings.links[0], slot=1, due=None)
+    assert runner.storage_error
+    assert spool.counts()[:2] == (1, 0)
+    spool._db.execute("PRAGMA query_only=0")
+    runner._modems = FakeModems()
+    runner.run(settings.job("radio"), settings.links[0], slot=2, due=None)
+    assert not runner.storage_error
+    assert spool.counts()[:2] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (LTE, LTE, ()),
+        (LTE, None, (Invalid.RADIO_UNKNOWN,)),
+        (None, None, (Invalid.RADIO_UNKNOWN,)),
+        (LTE, RadioReading(technology=Technology.UMTS), (Invalid.NOT_CELLULAR_4G,)),
+        (RadioReading(technology=Technology.GSM), None, (Invalid.RADIO_UNKNOWN, Invalid.NOT_CELLULAR_4G)),
+        (LTE, RadioReading(technology=Technology.LTE, registration=Registration.ROAMING), (Invalid.ROAMING,)),
+        (RadioReading(technology=Technology.NR5G_SA), RadioReading(technology=Technology.NR5G_NSA), ()),
+    ],
+)
+def test_only_4g_or_later_before_and_after_makes_a_sample(
+    before: RadioReading | None, after: RadioReading | None, wanted: tuple[Invalid, ...]
+) -> None:
+    assert jobs.doubts(before, after) == wanted

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from collector_helpers import result, wait_until
+
+from collector import points, writer
+from collector.influx import Busy, Misconfigured, Rejected
+from collector.intake import Arrival, Intake
+from collector.journal import Batch, Journal
+from collector.writer import Writer, write_sorted
+from wire import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+class Memory:
+    """A sink that keeps lines and refuses as told; the behaviours are those of the real doors' tests."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.batches: list[int] = []
+        self.rejects: set[str] = set()
+        self.trouble: Exception | None = None
+        self.closed = False
+        self.called = threading.Event()
+
+    def write(self, lines: Sequence[str]) -> None:
+        self.called.set()
+        if self.trouble is not None:
+            raise self.trouble
+        self.batches.append(len(lines))
+        if any(line in self.rejects for line in lines):
+            raise Rejected("400: no")
+        self.lines += lines
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.db") as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "GATHER_S", 0.0)
+    monkeypatch.setattr(writer, "_IDLE_S", 0.02)
+    monkeypatch.setattr(writer, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(writer, "_LONGEST_PAUSE_S", 0.05)
+
+
+def store(journal: Journal, *numbers: int) -> list[str]:
+    """Append results; return their lines."""
+    intake = Intake()
+    for number in numbers:
+        payload = codec.encode(result(number))
+        intake.take(Arrival("probefleet/v1/p1/result", payload, len(payload)))
+    journal.append(Batch(received_us=1, results=intake.results))
+    return [points.line(result(number)) for number in numbers]
+
+
+@pytest.fixture
+def running(journal: Journal) -> Iterator[tuple[Writer, Memory]]:
+    sink = Memory()
+    started = Writer(Journal(journal.path), sink)
+    yield started, sink
+    started.stop()
+    assert sink.closed
+
+
+def test_what_is_journalled_is_written_in_order_and_the_cursor_follows(
+    journal: Journal, running: tuple[Writer, Memory]
+) -> None:
+    lines = store(journal, *range(1, 51))
+    running[0].start()
+    wait_until(lambda: journal.cursor("memory") == 50)
+    lines += store(journal, 60, 55)
+    running[0].wake()
+    wait_until(lambda: journal.cursor("memory") == 52)
+    assert running[1].lines == lines
+
+
+def test_while_the_database_is_away_nothing_moves_and_then_all_is_written_once(
+    journal: Journal, running: tuple[Writer, Memory], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sink = running[1]
+    lines = store(journal, *range(1, 11))
+    for trouble in (Busy("down"), Misconfigured("no such bucket"), Busy("slow", retry_after_s=0.01)):
+        sink.trouble = trouble
+        sink.called.clear()
+        if not running[0].alive:
+            running[0].start()
+        assert sink.called.wait(10)
+        assert journal.cursor("memory") == 0
+        lines += store(journal, 100 + len(lines))
+    sink.trouble = None
+    wait_until(lambda: journal.cursor("memory") == 13)
+    assert sink.lines == lines
+    assert caplog.text.count("down") == 1, "said once, not at every try"
+    assert "writing again" in caplog.text
+
+
+def test_a_rejected_point_is_parked_and_its_batch_mates_are_written(
+    journal: Journal, running: tuple[Writer, Memory]
+) -> None:
+    lines = store(journal, *range(1, 101))
+    running[1].rejects = {lines[17], lines[63]}
+    running[0].start()
+    wait_until(lambda: journal.cursor("memory") == 100)
+    assert running[1].lines == [line for line in lines if line not in running[1].rejects]
+    rows = journal.connection.execute("SELECT stage, reason, detail, topic FROM quarantine").fetchall()
+    assert rows == [("sink", "rejected", "400: no", "memory")] * 2
+    assert len(running[1].batches) < 30, "found by halving"
+
+
+def test_a_new_writer_goes_on_where_the_last_one_stopped(journal: Journal) -> None:
+    for numbers in ((1, 2, 3), (4, 5)):
+        lines = store(journal, *numbers)
+        sink = Memory()
+        one = Writer(Journal(journal.path), sink)
+        one.start()
+        wait_until(lambda numbers=numbers: journal.cursor("memory") == numbers[-1])
+        one.stop()
+        assert sink.lines == lines
+
+
+def test_a_status_is_written_beside_the_results_and_lost_with_the_database(
+    journal: Journal, running: tuple[Writer, Memory]
+) -> None:
+    running[0].start()
+    running[0].add_status("probe,probe=p1 online=true 1")
+    wait_until(lambda: running[1].lines)
+    running[1].trouble = Busy("down")
+    for number in range(5000):
+        running[0].add_status(f"probe,probe=p1 online=true {number}")
+    running[1].trouble = None
+    store(journal, 1)
+    wait_until(lambda: journal.cursor("memory") == 1)
+    assert len(running[1].lines) <= 5002
+
+
+def test_what_the_database_rejects_alone_is_named_alone() -> None:
+    sink = Memory()
+    sink.rejects = {"b", "e"}
+    assert write_sorted(sink, [(name, name) for name in "abcdefg"]) == [("b", "400: no"), ("e", "400: no")]
+    assert sink.lines == ["a", "c", "d", "f", "g"]
+    assert write_sorted(sink, []) == []

@@ -1,0 +1,205 @@
+"""The lender and its processes, without a broker: real iperf3, real irtt, a clock in our hands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from responder_helpers import echo_answers, iperf3, is_running, listens, wait_until
+
+from base.broker import BrokerSettings
+from lab.servers import free_port
+from responder import servers
+from responder.echo import FIRST_PAUSE_S, Echo
+from responder.lender import Lender
+from responder.servers import Child, ServerError
+from responder.settings import Ports, Settings
+from wire.messages import Busy, Denied, Granted, LeaseRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lender(pool: tuple[int, int], clock: Clock) -> Iterator[Lender]:
+    settings = Settings(
+        responder_id="here",
+        broker=BrokerSettings(host="nowhere"),
+        advertise_host="127.0.0.1",
+        ports=Ports(first=pool[0], last=pool[1]),
+        max_transfers=4,
+        irtt=None,
+        bind_address="127.0.0.1",
+    )
+    with closing(Lender(settings, clock)) as made:
+        yield made
+
+
+def request(request_id: str, *, transfers: int = 2, link: str = "viettel") -> LeaseRequest:
+    return LeaseRequest(request_id=request_id, probe_id="probe-1", link=link, length_s=30, transfers=transfers)
+
+
+def test_a_port_that_somebody_else_uses_is_not_lent_before_it_is_free(
+    lender: Lender, pool: tuple[int, int], clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", pool[0])):
+        lender.open()
+        assert f"port {pool[0]} is in use by another program" in caplog.text
+        busy = lender.answer(request("1", transfers=4))
+        assert isinstance(busy, Busy)
+        assert 0 < busy.retry_in_s <= 60
+        granted = lender.answer(request("2", transfers=3))
+        assert isinstance(granted, Granted)
+        assert pool[0] not in granted.ports
+    clock.now_s += 61
+    assert isinstance(lender.answer(request("3", transfers=4)), Granted)
+
+
+def test_a_port_taken_after_the_start_is_passed_over(lender: Lender, pool: tuple[int, int]) -> None:
+    lender.open()
+    with socket.create_server(("127.0.0.1", pool[0])):
+        granted = lender.answer(request("1", transfers=3))
+        assert isinstance(granted, Granted)
+        assert pool[0] not in granted.ports
+        assert all(listens(port) for port in granted.ports)
+
+
+def test_an_address_that_this_machine_has_not_is_denied_in_words(
+    pool: tuple[int, int], clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(
+        responder_id="here",
+        broker=BrokerSettings(host="nowhere"),
+        advertise_host="127.0.0.1",
+        ports=Ports(first=pool[0], last=pool[1]),
+        irtt=None,
+        bind_address="203.0.113.77",
+    )
+    with closing(Lender(settings, clock)) as lender:
+        answer = lender.answer(request("1"))
+    assert isinstance(answer, Denied)
+    assert answer.reason == "this responder cannot start its servers; see its log"
+    assert "does not listen; it said: " in caplog.text
+
+
+def test_after_the_download_alone_the_upload_server_waits_until_expiry(lender: Lender, clock: Clock) -> None:
+    granted = lender.answer(request("1"))
+    assert isinstance(granted, Granted)
+    assert iperf3(granted.ports[0], "-R").returncode == 0
+    lender.tick()
+    assert len(lender.leases) == 1
+    assert listens(granted.ports[1])
+
+    clock.now_s += 30
+    lender.tick()
+
+    assert lender.leases == ()
+    assert not listens(granted.ports[1])
+
+
+def test_a_late_answer_tells_what_is_left_of_the_lease(lender: Lender, clock: Clock) -> None:
+    first = lender.answer(request("1"))
+    clock.now_s += 12
+    again = lender.answer(request("1"))
+    assert isinstance(first, Granted)
+    assert isinstance(again, Granted)
+    assert (first.expires_in_s, again.expires_in_s) == (30, 18)
+
+
+def test_asking_for_no_transfer_lends_nothing_and_leaves_the_links_lease_alone(lender: Lender) -> None:
+    held = lender.answer(request("1", transfers=4))
+    assert isinstance(held, Granted)
+    nothing = lender.answer(request("2", transfers=0))
+    assert isinstance(nothing, Granted)
+    assert (nothing.ports, nothing.irtt_port) == ((), None)
+    assert [lease.token for lease in lender.leases] == [held.token]
+    assert all(listens(port) for port in held.ports)
+
+
+def test_a_child_that_nobody_reads_does_not_stand_still() -> None:
+    child = Child(["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x; echo; echo the end"])
+    try:
+        wait_until(child.ended)
+        assert child.last_words() == "the end"
+    finally:
+        child.kill()
+
+
+def test_killing_a_child_kills_what_it_started() -> None:
+    child = Child(["sh", "-c", "sleep 60 & echo $!; wait"])
+    assert child.wait_for(b"\n", timeout_s=10)
+    grandchild = int(child.last_words())
+    assert is_running(grandchild)
+    child.kill()
+    wait_until(lambda: not is_running(grandchild))
+    child.kill()  # once more does no harm
+
+
+def test_what_never_says_that_it_listens_is_given_up() -> None:
+    child = Child(["sleep", "60"])
+    try:
+        assert not child.wait_for(b"Server listening", timeout_s=0.2)
+    finally:
+        child.kill()
+
+
+def test_a_program_that_is_not_there_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ServerError, match="iperf3: No such file"):
+        Child(["iperf3"])
+    assert servers.missing_tools(["iperf3"]) == ["iperf3 is not installed; run: apt install iperf3"]
+
+
+def test_an_echo_server_that_dies_is_started_again_after_a_pause() -> None:
+    echo = Echo(free_port(socket.SOCK_DGRAM), "127.0.0.1")
+    try:
+        echo.tick(0.0)
+        assert echo.port is not None
+        wait_until(lambda: echo.port is not None and echo_answers(echo.port))
+        first = echo.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: echo.port is None)
+
+        echo.tick(10.0)
+        assert echo.pid is None, "no pause"
+        echo.tick(10.0 + FIRST_PAUSE_S)
+        assert echo.pid not in {None, first}
+        wait_until(lambda: echo.port is not None and echo_answers(echo.port))
+    finally:
+        echo.close()
+    assert echo.port is None
+
+
+def test_an_echo_server_that_cannot_start_is_tried_ever_more_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        echo = Echo(taken.getsockname()[1], "127.0.0.1")
+        now_s = 0.0
+        try:
+            for _ in range(3):
+                echo.tick(now_s)
+                wait_until(lambda: echo.port is None)
+                echo.tick(now_s)
+                now_s = echo._next_s
+        finally:
+            echo.close()
+    pauses = [record.args[-1] for record in caplog.records if isinstance(record.args, tuple) and "irtt" in record.msg]
+    assert pauses == [1.0, 2.0, 4.0]
+    assert "in use" in caplog.text

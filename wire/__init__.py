@@ -1,0 +1,1 @@
+"""The contract between probe, responder and collector: messages, topics, encoding. Imports msgspec alone."""

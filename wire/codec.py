@@ -1,0 +1,95 @@
+"""Bytes to messages and back. Strict, bounded, and one bad result never spoils its batch mates."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from wire.messages import LeaseReply, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_PAYLOAD_BYTES: Final = 256 * 1024
+"""The largest result message accepted, as it travels."""
+MAX_UNPACKED_BYTES: Final = 1024 * 1024
+"""The largest batch accepted after decompression: a bound against compression bombs."""
+
+_COMPRESS_FROM_BYTES: Final = 600
+_ZLIB_FIRST_BYTE: Final = 0x78  # RFC 1950: CMF byte of deflate with a 32 KiB window
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+_result_decoder = msgspec.json.Decoder(Result)
+_batch_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_lease_reply_decoder: msgspec.json.Decoder[LeaseReply] = msgspec.json.Decoder(LeaseReply)
+
+
+class Undecodable(ValueError):
+    """A payload that is not what its topic promises; the message says where and what was expected."""
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Write one message as compact JSON."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes, kind: type[T]) -> T:
+    """Read one message of the given struct type; raise Undecodable."""
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def decode_result(payload: bytes | msgspec.Raw) -> Result:
+    """Read one result; raise Undecodable."""
+    try:
+        return _result_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def decode_lease_reply(payload: bytes) -> LeaseReply:
+    """Read a responder's answer; raise Undecodable."""
+    try:
+        return _lease_reply_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def pack(results: Sequence[bytes]) -> bytes:
+    """Join encoded results into one result message: a JSON array, compressed (zlib, RFC 1950) where that pays."""
+    joined = b"[" + b",".join(results) + b"]"
+    return zlib.compress(joined, level=9) if len(joined) >= _COMPRESS_FROM_BYTES else joined
+
+
+def unpack(payload: bytes) -> list[bytes]:
+    """Split a result message into the bytes of each result, undecoded; raise Undecodable.
+
+    Accepts a single result object, an array of them, or either one compressed.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise Undecodable(f"message of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted")
+    if payload[:1] and payload[0] == _ZLIB_FIRST_BYTE:
+        payload = _inflate(payload)
+    if payload[:1] == b"{":
+        return [payload]
+    try:
+        return [bytes(raw) for raw in _batch_decoder.decode(payload)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def _inflate(payload: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(payload, MAX_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise Undecodable(f"compressed message is damaged: {error}") from error
+    if not inflater.eof:
+        raise Undecodable(f"compressed message is cut short or unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+    return data

@@ -1,0 +1,356 @@
+"""Every message that travels, as frozen structs. A field added after a release has a default; units stand in names.
+
+A result's identity is (probe_id, spool_id, seq). Unknown fields are tolerated when read, so that a newer probe can
+talk to an older collector; the collector's journal keeps the bytes as they came.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from wire.radio import RadioReading
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62})$")]
+"""A probe, site, link or job: lower-case letters, digits, dot, dash, underscore; safe in a topic and in a file name."""
+
+Utc = Annotated[datetime, msgspec.Meta(tz=True)]
+"""An aware time stamp; always UTC on the wire."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Common form: immutable, keywords only, defaults left out on the wire (cellular bytes cost money)."""
+
+
+# --- what a run was, and what it used -------------------------------------------------------------------------------
+
+
+class Job(_Message, frozen=True, kw_only=True):
+    """What the schedule wanted. `due` is the planned instant; None for a run asked for by hand."""
+
+    name: Name
+    measurement: str
+    due: Utc | None = None
+
+
+class Server(_Message, frozen=True, kw_only=True):
+    """The far end of a test; `lease` and `responder` are None for a plain iperf3 server from the configuration."""
+
+    host: str
+    ports: tuple[int, ...] = ()
+    responder: str | None = None
+    lease: str | None = None
+
+
+class Route(_Message, frozen=True, kw_only=True):
+    """The path that carried a run, as found, not as asked for."""
+
+    interface: str
+    source_address: str | None = None
+    operator: str | None = None
+    iccid_sha256: str | None = None
+    modem: str | None = None
+    server: Server | None = None
+
+
+class Clock(_Message, frozen=True, kw_only=True):
+    """How far the wall clock can be trusted. `synchronised` is None where the kernel could not be asked."""
+
+    synchronised: bool | None = None
+    estimated_error_ms: float | None = None
+
+
+# --- outcomes -------------------------------------------------------------------------------------------------------
+
+
+class Reason(StrEnum):
+    """Why a run has no figures. The list is closed: a new reason is a new release."""
+
+    NO_LEASE = "no_lease"
+    BUSY = "busy"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    NAME_NOT_RESOLVED = "name_not_resolved"
+    LINK_DOWN = "link_down"
+    LINK_LOST = "link_lost"
+    NO_ADDRESS = "no_address"
+    WRONG_PATH = "wrong_path"
+    NO_MODEM = "no_modem"
+    MODEM_SILENT = "modem_silent"
+    MODEM_ERROR = "modem_error"
+    NO_REGISTRATION = "no_registration"
+    SIM_ABSENT = "sim_absent"
+    SIM_LOCKED = "sim_locked"
+    QUOTA_REACHED = "quota_reached"
+    TOOL_MISSING = "tool_missing"
+    TOOL_FAILED = "tool_failed"
+    INTERRUPTED = "interrupted"
+    AGENT_ERROR = "agent_error"
+
+
+class Invalid(StrEnum):
+    """Why a throughput result is kept and shown but is no sample."""
+
+    NOT_CELLULAR_4G = "not_cellular_4g"
+    RADIO_UNKNOWN = "radio_unknown"
+    ROAMING = "roaming"
+    BYTES_NOT_ACCOUNTED = "bytes_not_accounted"
+    OTHER_INTERFACE_USED = "other_interface_used"
+    GAP_IN_TRANSFER = "gap_in_transfer"
+    CUT_SHORT = "cut_short"
+
+
+class Failed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
+    """A run without figures: counted as a failure, never as 0 Mbps."""
+
+    reason: Reason
+    detail: str = ""
+    radio: RadioReading | None = None
+
+
+class Transfer(_Message, frozen=True, kw_only=True):
+    """One direction of a TCP test, from the receiver's counters.
+
+    `mbps` is bytes / time over the whole transfer, slow start included (the regulator's mean, QCVN 34:2019); it is None
+    where only the sender saw the start. `steady_mbps` leaves out the first `omit_s` seconds. 1 Mbps = 10^6 bits/s.
+    """
+
+    steady_mbps: float
+    mbps: float | None = None
+    payload_bytes: int
+    elapsed_s: float
+    omit_s: float = 0.0
+    streams: int = 1
+    congestion: str | None = None
+    retransmits: int | None = None
+    interval_s: float = 0.5
+    interval_mbps: tuple[float, ...] = ()
+    interface_bytes: int | None = None
+    other_interfaces_bytes: int | None = None
+    cut_short: Reason | None = None
+
+
+class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):
+    """A download and, if asked for, an upload; `upload_failure` says why an upload that was asked for is missing."""
+
+    download: Transfer
+    upload: Transfer | None = None
+    upload_failure: Reason | None = None
+    radio_before: RadioReading | None = None
+    radio_after: RadioReading | None = None
+    invalid: tuple[Invalid, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether this result is a sample, that is: counts for a verdict."""
+        return not self.invalid
+
+
+class Echo(_Message, frozen=True, kw_only=True):
+    """Round trips as one tool saw them. Jitter is the mean of |difference of consecutive delays| (irtt's IPDV mean)."""
+
+    tool: str
+    sent: int
+    received: int
+    loss_percent: float
+    rtt_min_ms: float | None = None
+    rtt_mean_ms: float | None = None
+    rtt_median_ms: float | None = None
+    rtt_max_ms: float | None = None
+    jitter_ms: float | None = None
+
+
+class Latency(_Message, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
+    """UDP echo to the responder's host (loss up and down told apart), and ICMP as a second opinion."""
+
+    udp: Echo
+    loss_up_percent: float | None = None
+    loss_down_percent: float | None = None
+    icmp: Echo | None = None
+    interface_bytes: int | None = None
+
+
+class Radio(_Message, frozen=True, kw_only=True, tag_field="kind", tag="radio"):
+    """A look at the radio by itself."""
+
+    reading: RadioReading
+
+
+class Dropped(_Message, frozen=True, kw_only=True, tag_field="kind", tag="dropped"):
+    """The spool was full and gave up its oldest results: how many of each kind, and the span of their numbers."""
+
+    counts: dict[str, int]
+    first_seq: int
+    last_seq: int
+
+
+class Condition(StrEnum):
+    """What one look at a link says of its health. The recovery ladder goes by it; the list is closed."""
+
+    HEALTHY = "healthy"
+    NO_TRAFFIC = "no_traffic"  # registered and addressed, but nothing comes back
+    NO_ADDRESS = "no_address"  # registered, but the interface is missing, down or without an address
+    NOT_REGISTERED = "not_registered"
+    SILENT = "silent"  # the modem is on the bus and does not answer AT
+    ABSENT = "absent"  # the modem is not on the bus
+    DENIED = "denied"  # the operator refuses the subscription
+    SIM_ABSENT = "sim_absent"
+    SIM_LOCKED = "sim_locked"
+    PORT_HELD = "port_held"  # another program, or the rights of the port, keep the agent out
+    NEEDS_HANDS = "needs_hands"  # recovery mode of the chip, or a choice that only the configuration can make
+    REMOTE = "remote"  # other uplinks fail alike: the outage is not the modem's
+
+
+class Diagnosis(_Message, frozen=True, kw_only=True):
+    """One look at a link: its condition, what was seen, and the radio where the modem told it."""
+
+    condition: Condition
+    detail: str = ""
+    radio: RadioReading | None = None
+
+
+class Recovery(_Message, frozen=True, kw_only=True, tag_field="kind", tag="recovery"):
+    """One step of the recovery ladder, with the diagnosis before and after it.
+
+    `rung` 0 is an alert: nothing was done, because nothing that the agent may do would help; it has no `after`. Another
+    step without `after` was cut off, and is reported when the agent runs again.
+    """
+
+    rung: Annotated[int, msgspec.Meta(ge=0, le=6)]
+    action: str
+    before: Diagnosis
+    after: Diagnosis | None = None
+    detail: str = ""
+
+    @property
+    def cured(self) -> bool:
+        """Whether the link worked after this step."""
+        return self.after is not None and self.after.condition is Condition.HEALTHY
+
+
+Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery
+
+
+class Result(_Message, frozen=True, kw_only=True):
+    """One record of one job's run. `spool_id` and `seq` are given by the spool when it takes the result in."""
+
+    probe_id: Name
+    spool_id: str = ""
+    seq: int = 0
+    site: Name
+    link: Name | None = None
+    job: Job | None = None
+    used: Route | None = None
+    started_at: Utc
+    elapsed_s: float = 0.0
+    clock: Clock = Clock()
+    agent_version: str
+    outcome: Outcome
+
+
+class ResultId(msgspec.Struct, frozen=True):
+    """Just the identity of a result: what can often still be read of one that cannot be read whole."""
+
+    probe_id: str
+    spool_id: str
+    seq: int
+
+
+# --- acknowledgement ------------------------------------------------------------------------------------------------
+
+
+class Refusal(_Message, frozen=True, kw_only=True):
+    """A result that the collector will never take, and why; it is kept in quarantine at both ends."""
+
+    seq: int
+    reason: str
+
+
+class Ack(_Message, frozen=True, kw_only=True):
+    """What the collector's journal holds on disk: closed ranges of `seq` of one spool, and what it refused."""
+
+    spool_id: str
+    stored: tuple[tuple[int, int], ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+class LinkStatus(_Message, frozen=True, kw_only=True):
+    """One link as the agent last saw it."""
+
+    name: Name
+    interface: str
+    operator: str | None = None
+    technology: str | None = None
+    rsrp_dbm: float | None = None
+    last_outcome: str | None = None
+
+
+class Status(_Message, frozen=True, kw_only=True):
+    """Retained birth message and last will: what is known of a probe without asking it."""
+
+    probe_id: Name
+    online: bool
+    site: Name | None = None
+    at: Utc | None = None
+    started_at: Utc | None = None
+    agent_version: str = ""
+    spool_id: str = ""
+    spooled: int = 0
+    backlog: int = 0
+    spool_error: str | None = None
+    clock: Clock = Clock()
+    links: tuple[LinkStatus, ...] = ()
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+class LeaseRequest(_Message, frozen=True, kw_only=True):
+    """A probe asks for single-use iperf3 servers: one per transfer, all for at most `length_s` seconds.
+
+    With `transfers` 0 it asks only where the responder and its echo server are; that is never busy and lends nothing.
+    """
+
+    request_id: str
+    probe_id: Name
+    link: Name
+    transfers: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
+    length_s: Annotated[float, msgspec.Meta(gt=0, le=600)]
+
+
+class Granted(_Message, frozen=True, kw_only=True, tag_field="answer", tag="granted"):
+    """Servers listen on `ports` now, one transfer each, for `expires_in_s` from now on (no clocks are compared)."""
+
+    request_id: str
+    responder: str
+    host: str
+    ports: tuple[int, ...]
+    token: str
+    expires_in_s: float
+    irtt_port: int | None = None
+
+
+class Busy(_Message, frozen=True, kw_only=True, tag_field="answer", tag="busy"):
+    """Every port is lent: ask again in `retry_in_s` seconds."""
+
+    request_id: str
+    responder: str
+    retry_in_s: float
+
+
+class Denied(_Message, frozen=True, kw_only=True, tag_field="answer", tag="denied"):
+    """The request breaks a limit and will be denied again: `reason` says which."""
+
+    request_id: str
+    responder: str
+    reason: str
+
+
+LeaseReply = Granted | Busy | Denied

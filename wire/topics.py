@@ -1,0 +1,39 @@
+"""Topic names: `probefleet/v1/<probe_id>/<leaf>`. A probe may touch only its own branch (broker ACL by user name)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+ROOT: Final = "probefleet/v1"
+
+RESULT: Final = "result"
+STATUS: Final = "status"
+ACK: Final = "ack"
+LEASE_REQUEST: Final = "lease/request"
+LEASE_GRANT: Final = "lease/grant"
+
+
+class Address(NamedTuple):
+    """Whose branch, and which leaf of it."""
+
+    probe_id: str
+    leaf: str
+
+
+def topic(probe_id: str, leaf: str) -> str:
+    """Name one topic of one probe."""
+    return f"{ROOT}/{probe_id}/{leaf}"
+
+
+def every_probe(leaf: str) -> str:
+    """Name the subscription that hears this leaf of every probe."""
+    return topic("+", leaf)
+
+
+def parse(name: str) -> Address | None:
+    """Read a topic name; None if it is not one of ours."""
+    prefix = ROOT + "/"
+    if not name.startswith(prefix):
+        return None
+    probe_id, slash, leaf = name[len(prefix) :].partition("/")
+    return Address(probe_id, leaf) if probe_id and slash and leaf else None
