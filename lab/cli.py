@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab import demo  # noqa: PLC0415  # here an interruption is already quiet
     from lab.cell import bench  # noqa: PLC0415  # the same
     from lab.modem import command as modem  # noqa: PLC0415  # the same
+    from lab.modem import soak  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     modem.add_parser(commands)
     benches = commands.add_parser("bench", help="how well parts of the lab do")
     bench.add_parser(benches.add_subparsers(required=True, metavar="PART"))
+    soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")
+    soak.add_parser(soaks.add_subparsers(required=True, metavar="PART"))
     return parser
 
 

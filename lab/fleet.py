@@ -48,6 +48,7 @@ _POLL_S: Final = 0.05
 _READY_WITHIN_S: Final = 20.0
 _CAUGHT_UP_WITHIN_S: Final = 20.0
 _IDLE_WITHIN_S: Final = 40.0
+_QUIET_S: Final = 0.3  # longer than between two runs that are both due
 _READ_AT_ONCE: Final = 1000
 _TEST_S: Final = 5
 _LOOPBACK_TEST_S: Final = 1  # there is nothing to learn from a machine talking to itself
@@ -123,8 +124,11 @@ class Fleet:
 
     def journal_counts(self) -> dict[str, int]:
         """Count the journal's results by probe."""
+        return {probe: found.results for probe, found in self._journal_stats().items()}
+
+    def _journal_stats(self) -> dict[str, stats.ProbeStats]:
         with Journal(self.journal_file, read_only=True) as journal:
-            return {probe: found.results for probe, found in stats.collect(journal).probes.items()}
+            return stats.collect(journal).probes
 
     def points(self) -> dict[str, tuple[int, int]] | None:
         """Count InfluxDB's points by probe: all, and those with an identity of their own; None without InfluxDB."""
@@ -140,7 +144,7 @@ class Fleet:
 
     def counts(self) -> list[Count]:
         """Count every probe's results at every station; agents whose counts are to be final must have ended."""
-        journalled, points = self.journal_counts(), self.points()
+        journalled, points = self._journal_stats(), self.points()
         counted = []
         for name, probe in self.probes.items():
             made, spooled, waiting, refused = 0, 0, 0, 0
@@ -148,22 +152,27 @@ class Fleet:
                 spool = Spool(probe.spool_file, max_bytes=2**40)
                 made, spooled, waiting, refused = spool.counts()
                 spool.close()
+            found = journalled.get(name, stats.ProbeStats())
+            made += found.kinds.get("recovery", 0)  # results too, though no runs of a job
             in_influx = (None, None) if points is None else points.get(name, (0, 0))
-            counted.append(Count(name, made, spooled, waiting, refused, journalled.get(name, 0), *in_influx))
+            counted.append(Count(name, made, spooled, waiting, refused, found.results, *in_influx))
         return counted
 
     def finish(self) -> None:
         """End the agents, each between two measurements if it can, and wait until the database has caught up."""
         running = [probe for probe in self.probes.values() if probe.agent.pid is not None]
-        ending: list[ProbeBox] = []
+        busy = {probe.plan.probe_id: time.monotonic() for probe in running}  # when it was last seen measuring
         deadline_s = time.monotonic() + _IDLE_WITHIN_S
-        while len(ending) < len(running):
+        while busy:
             for probe in running:
-                if probe not in ending and (not probe.measuring() or time.monotonic() > deadline_s):
+                name = probe.plan.probe_id
+                if name in busy and probe.measuring():
+                    busy[name] = time.monotonic()
+                if name in busy and (busy[name] < time.monotonic() - _QUIET_S or time.monotonic() > deadline_s):
                     probe.agent.ask_to_stop()
-                    ending.append(probe)
+                    del busy[name]
             time.sleep(_POLL_S)
-        for probe in ending:
+        for probe in running:
             status = probe.agent.stop()
             if status != 0:
                 raise FleetError(f"{probe.agent.name} ended with status {status}:\n{probe.agent.log_tail()}")

@@ -37,7 +37,7 @@ VERDICT_NOTE: Final = (
 class Count(NamedTuple):
     """One probe's results, counted at every station. `points` and `distinct` are None without InfluxDB.
 
-    made: runs begun; spooled: results given a number; waiting and refused: still with the probe;
+    made: runs begun, and steps of recovery; spooled: results given a number; waiting and refused: still with the probe;
     journalled: rows of the collector's journal; points: in InfluxDB; distinct: their (spool_id, seq).
     """
 

@@ -39,6 +39,7 @@ _REGISTRATION: Final = {
 }
 _GSM: Final = {"gsm", "gsm-compact", "gprs", "edge"}
 _UMTS: Final = {"umts", "hsdpa", "hsupa", "hspa", "hspa-plus"}
+_AREA_IS_TRACKING: Final = {Technology.LTE, Technology.NR5G_NSA, Technology.NR5G_SA}
 _PORT: Final = re.compile(r"(\S+) \((\S+)\)")
 _UNUSED_PORT: Final = {"ignored", "net", "audio"}
 
@@ -147,12 +148,14 @@ def read_iccid_sha256(modem: MmModem, ask: Ask | None = None) -> str | None:
 
 
 def radio_of(modem: MmModem, signal: dict[str, Any], place: dict[str, Any]) -> RadioReading:
-    """Merge what ModemManager says; an area code of 0 and a value that it does not know are None."""
+    """Merge what ModemManager says; an area code of 0 and what it does not know are None."""
     technology = _technology(modem.technologies)
     four, five = signal.get("lte") or {}, signal.get("5g") or {}
     main = five if technology is Technology.NR5G_SA else four
     cell = _hexadecimal(place.get("cid"))
     code = modem.operator_code or ""
+    # By AT, ModemManager 1.20 gives the tracking area as <lac> and 0 as <tac>.
+    area, fourth = _hexadecimal(place.get("lac")), technology in _AREA_IS_TRACKING
     beside = technology is Technology.NR5G_NSA
     older = signal.get("gsm") or {} if technology is Technology.GSM else signal.get("umts") or {}
     return RadioReading(
@@ -161,10 +164,10 @@ def radio_of(modem: MmModem, signal: dict[str, Any], place: dict[str, Any]) -> R
         operator=modem.operator,
         mcc=_text(place.get("mcc")) or code[:3] or None,
         mnc=_text(place.get("mnc")) or code[3:] or None,
-        tac=_hexadecimal(place.get("tac")),
-        lac=_hexadecimal(place.get("lac")),
+        tac=(_hexadecimal(place.get("tac")) or area) if fourth else None,
+        lac=None if fourth else area,
         cell_id=cell,
-        enodeb_id=cell >> 8 if cell is not None and technology in {Technology.LTE, Technology.NR5G_NSA} else None,
+        enodeb_id=cell >> 8 if cell is not None and fourth and technology is not Technology.NR5G_SA else None,
         rsrp_dbm=_number(main.get("rsrp")),
         rsrq_db=_number(main.get("rsrq")),
         sinr_db=_number(main.get("snr")),

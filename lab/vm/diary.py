@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+BROKE_OFF: Final = "broke off"
 _LOOK_EVERY_S: Final = 0.1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab.vm import diary, machine, payload
+from lab.vm.diary import BROKE_OFF
 from lab.vm.machine import GuestFailed, Outcome
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["GuestFailed", "Outcome", "make", "steps_of"]
 
 _WITHIN_S: Final = 300.0
+_LAST_WORDS: Final = 3000
 
 
 def make(folder: Path) -> Outcome:
@@ -31,9 +33,12 @@ def _made_once() -> tuple[Outcome, dict[str, dict[str, Step]]]:
 
 
 def steps_of(journey: str) -> dict[str, Step]:
-    """Return what a journey told; raise GuestFailed with its complaint if it broke off."""
+    """Return what a journey told; raise GuestFailed with its last words if it broke off."""
     outcome, told = _made_once()
     steps = told.get(journey, {})
-    if not steps or "broke off" in steps:
-        raise GuestFailed(f"{journey} broke off:\n{outcome.transcript[-5000:]}")
+    if not steps or BROKE_OFF in steps:
+        words = steps[BROKE_OFF].facts["traceback"] if steps else outcome.transcript[-_LAST_WORDS:]
+        raise GuestFailed(
+            f"{journey} broke off after {[*steps]}; `python -m lab.vm run FOLDER` keeps its logs:\n{words}"
+        )
     return steps

@@ -114,6 +114,7 @@ def namespaces_of(pid: int) -> list[str]:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_the_demo_in_small_measures_the_truth_and_counts_the_same_everywhere(tmpdir: Path) -> None:
     found = summary_of(tmpdir, "--sites", "1", "--minutes", "0.4")
     assert found["ok"]
@@ -194,6 +195,7 @@ def test_on_loopback_nobody_in_particular_can_run_it(tmpdir: Path, as_nobody: tu
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_without_influxdb_the_journal_is_the_last_station_and_a_cell_can_be_the_only_way_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from wire.radio import RadioReading
 if TYPE_CHECKING:
     from lab.vm.diary import Step
 
-pytestmark = [pytest.mark.vm, pytest.mark.journey, pytest.mark.root]
+pytestmark = [pytest.mark.vm, pytest.mark.journey, pytest.mark.root, pytest.mark.alone]
 
 Steps = dict[str, "Step"]
 

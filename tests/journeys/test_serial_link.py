@@ -18,7 +18,7 @@ from wire.radio import RadioReading
 if TYPE_CHECKING:
     from lab.vm.diary import Step
 
-pytestmark = [pytest.mark.vm, pytest.mark.journey, pytest.mark.root]
+pytestmark = [pytest.mark.vm, pytest.mark.journey, pytest.mark.root, pytest.mark.alone]
 
 Steps = dict[str, "Step"]
 
@@ -55,7 +55,7 @@ def test_the_agent_dials_and_proves_address_route_and_resolver(steps: Steps) -> 
     path = msgspec.convert(steps["brought up"].facts["path"], LinkPath)
     assert (path.interface, path.up, path.source_address) == ("ppp0", True, SUBSCRIBER)
     log = steps["stopped"].facts["log"]
-    for told in ("sim ok", "network ok", "data done", "address ok", "route ok", "dns ok"):
+    for told in ("sim ok", "apn done", "network ok", "data done", "address ok", "route ok", "dns ok"):
         assert f"viettel: {told}" in log
 
 

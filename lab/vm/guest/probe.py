@@ -47,7 +47,7 @@ class Probe:
                     "name": "viettel",
                     "modem": "auto",
                     "interface": interface,
-                    "bring_up": {"data": "ppp"},
+                    "bring_up": {"write_apn": True},
                     "recovery": {"after_failures": _ALERT_AFTER_FAILURES},
                 }
             ],
