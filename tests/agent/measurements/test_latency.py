@@ -161,6 +161,6 @@ def test_a_network_that_falls_silent_in_the_run_is_loss_not_failure(site: Site) 
     site.net.ip("link set cell up", f"route add blackhole {OWN_ADDRESS}/32")
     answer = task.answer()
     udp, icmp = answer["latency"]["udp"], answer["latency"]["icmp"]
-    assert 0 < udp["received"] < udp["sent"] == 20
+    assert 0 < udp["received"] < udp["sent"] <= 20
     assert udp["loss_percent"] > 0
     assert (icmp["received"], icmp["loss_percent"]) == (0, 100)
