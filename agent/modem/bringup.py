@@ -39,6 +39,9 @@ State = Literal["ok", "done", "would", "told", "failed"]
 
 FAILED_PINS_FILE: Final = "failed-pins.json"
 _ASK_EVERY_S: Final = 2.0
+_WAIT_AGAIN_S: Final = 30.0
+_AGAIN_S: Final = 15.0
+_AGAIN_AT_LATEST_S: Final = 600.0
 _SPARE_S: Final = 120.0
 _PPP_UP_S: Final = 60.0
 _TOOL_S: Final = 15.0
@@ -78,20 +81,34 @@ class Bringer:
         """Start with nothing up."""
         self._tools = tools
         self._calls: dict[str, ppp.PppLink] = {}
+        self._failed: dict[str, int] = {}
+        self._not_before_s: dict[str, float] = {}
 
     def up(self, link: Link, *, dry_run: bool, tell: Callable[[Step], None]) -> bool:
         """Bring a link up, telling each step; return whether every step went well."""
         attempt = _Attempt(self._tools, self._calls, link, tell, dry_run=dry_run)
-        return attempt.tried(attempt.up)
+        good = attempt.tried(attempt.up)
+        if not dry_run:
+            self._note(link, good=good)
+        return good
 
     def again(self, link: Link) -> str | None:
-        """Bring a link up for the ladder, as far as agent.yaml allows; return how it ended, None if not allowed."""
+        """Bring a link up once more, as far as agent.yaml allows; return how it ended, None if it is not allowed.
+
+        The network is not waited for as long as the first time: there are other links to measure.
+        """
         if link.modem is None or (link.bring_up is None and link.pin_file is None):
             return None
         steps: list[Step] = []
-        attempt = _Attempt(self._tools, self._calls, link, steps.append, dry_run=False)
-        attempt.tried(attempt.up if link.bring_up is not None else attempt.sim)
+        attempt = _Attempt(self._tools, self._calls, link, steps.append, dry_run=False, wait_s=_WAIT_AGAIN_S)
+        self._note(link, good=attempt.tried(attempt.up if link.bring_up is not None else attempt.sim))
         return "; ".join(f"{step.name}: {step.told}" for step in steps[-2:])
+
+    def due(self, link: Link) -> bool:
+        """Whether a link is to be brought up again: its call has ended, or the last try failed some while ago."""
+        if link.bring_up is None or not (self.ended(link) or link.name in self._failed):
+            return False
+        return self._tools.clock() >= self._not_before_s.get(link.name, 0.0)
 
     def calls(self, link: Link) -> bool:
         """Whether a pppd of ours carries the link."""
@@ -107,17 +124,35 @@ class Bringer:
             call.stop()
         self._calls.clear()
 
+    def _note(self, link: Link, *, good: bool) -> None:
+        """Note how a try ended: the pauses between tries that fail double."""
+        if good:
+            self._failed.pop(link.name, None)
+            self._not_before_s.pop(link.name, None)
+        else:
+            count = self._failed[link.name] = self._failed.get(link.name, 0) + 1
+            pause_s = min(_AGAIN_S * 2.0 ** min(count - 1, 10), _AGAIN_AT_LATEST_S)
+            self._not_before_s[link.name] = self._tools.clock() + pause_s
+
 
 class _Attempt:
     """One bringing up of one link."""
 
     def __init__(
-        self, tools: Tools, calls: dict[str, ppp.PppLink], link: Link, tell: Callable[[Step], None], *, dry_run: bool
+        self,
+        tools: Tools,
+        calls: dict[str, ppp.PppLink],
+        link: Link,
+        tell: Callable[[Step], None],
+        *,
+        dry_run: bool,
+        wait_s: float | None = None,
     ) -> None:
         self._tools = tools
         self._calls = calls
         self._link = link
         self._options = link.bring_up or BringUp()
+        self._wait_s = float(self._options.wait_s) if wait_s is None else min(wait_s, self._options.wait_s)
         self._tell = tell
         self._dry_run = dry_run
         self._step = "modem"
@@ -211,7 +246,7 @@ class _Attempt:
 
     def _wait_for_network(self, session: ModemSession) -> None:
         """Wait until the modem is registered; a refusal ends the wait. Raise NotRegistered with what the modem says."""
-        wait_s = 0.0 if self._dry_run else float(self._options.wait_s)
+        wait_s = 0.0 if self._dry_run else self._wait_s
         until_s = self._tools.clock() + wait_s
         while True:
             radio = session.read_radio()
@@ -282,9 +317,9 @@ class _Attempt:
         call = ppp.PppLink(
             options, self._tools.data_dir / f"ppp-{self._link.name}.options", interface, program=self._tools.pppd
         )
+        self._calls[self._link.name] = call  # before it starts: whatever ends the wait, `close` knows of it
         call.start()
         found = call.wait_until_up(ppp.DIAL_S + _PPP_UP_S, path=look)
-        self._calls[self._link.name] = call
         self._name_servers = call.addresses.name_servers
         self._say("done", f"{why}: dialled on {port}; {interface} has {found.source_address}")
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from typing import TypedDict
 
-import msgspec
-
-from wire.radio import Registration, Technology
+from wire.radio import RadioReading, Registration, Technology
 
 
 class Fields(TypedDict, total=False):
@@ -50,8 +48,8 @@ class Fields(TypedDict, total=False):
     notes: list[str]
 
 
-class ModemReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One reply, read. Names and units are those of `wire.radio.RadioReading`; the rest is said here.
+class ModemReading(RadioReading, frozen=True, kw_only=True, omit_defaults=True):
+    """One reply, read: a RadioReading, and what else a reply may tell.
 
     `sim_state`: ready, pin, puk, pin2, puk2, absent, busy, failure, wrong, inserted, unknown, or a `ph_..._pin` lock
     of 3GPP TS 27.007 section 8.3. `ber_index`: 0..7 as in section 8.5 there. `error`: the final result line as sent,
@@ -60,31 +58,6 @@ class ModemReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     vendor: str
     command: str
-    registration: Registration | None = None
-    technology: Technology | None = None
-    operator: str | None = None
-    mcc: str | None = None
-    mnc: str | None = None
-    tac: int | None = None
-    lac: int | None = None
-    cell_id: int | None = None
-    enodeb_id: int | None = None
-    pci: int | None = None
-    earfcn: int | None = None
-    band: int | None = None
-    bandwidth_mhz: float | None = None
-    rsrp_dbm: float | None = None
-    rsrq_db: float | None = None
-    sinr_db: float | None = None
-    rssi_dbm: float | None = None
-    nr_band: int | None = None
-    nr_arfcn: int | None = None
-    nr_pci: int | None = None
-    nr_rsrp_dbm: float | None = None
-    nr_rsrq_db: float | None = None
-    nr_sinr_db: float | None = None
-    carriers: int | None = None
-    temperature_c: float | None = None
     manufacturer: str | None = None
     model: str | None = None
     revision: str | None = None

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
-from agent.modem.at import PROMPT, Answer, Dialogue, Notice, masked, names_of
+from agent.modem.at import PROMPT, Answer, Dialogue, Notice, masked, names_of, prefix_of
 from agent.modem.errors import (
     CommandRefused,
     ModemError,
@@ -48,6 +49,7 @@ _MAX_NOISE_BYTES: Final = 32 * 1024
 _MAX_SILENT: Final = 3
 """So many commands in a row without one byte: the modem is gone though its port is there."""
 _EXCERPT: Final = 60
+_NOTICES_KEPT: Final = 64
 _DEFAULT_S: Final = 3.0
 # MODEMS notes, section 3 (ModemManager's figures; 5 s for the slow serving-cell pages).
 _TIMEOUT_S: Final = {
@@ -85,6 +87,7 @@ class ModemSession:
         self._began_s = self._until_s = 0.0
         self._port: Port | None = None
         self._dialogue = Dialogue()
+        self._heard: deque[str] = deque(maxlen=_NOTICES_KEPT)
         self._identity: Identity | None = None
         self._silent = 0
         self._unsettled = False
@@ -133,6 +136,7 @@ class ModemSession:
         if self._unsettled:
             self._settle()
         self._drain(0.0)
+        self._heard.clear()
         names = names_of(command)
         limit_s = timeout_s or _TIMEOUT_S.get(names[0] if names else "", _DEFAULT_S)
         answer = self._exchange(command, limit_s)
@@ -150,6 +154,24 @@ class ModemSession:
             if answer.final == PROMPT:
                 self._write(b"\x1b")
         return answer
+
+    def hear(self, prefix: str, timeout_s: float, whole: Callable[[str], bool]) -> str | None:
+        """Wait for a notice that opens with `prefix` and is `whole`, lines that follow it joined by LF; None: too late.
+
+        What came since the last `ask` began counts. Raises PortLost.
+        """
+        ends_s = min(self._clock() + timeout_s, self._until_s)
+        while True:
+            heard = list(self._heard)
+            for first, line in enumerate(heard):
+                if prefix_of(line) == prefix:
+                    texts = ("\n".join(heard[first : last + 1]) for last in range(first, len(heard)))
+                    if (found := next(filter(whole, texts), None)) is not None:
+                        return found
+            left_s = ends_s - self._clock()
+            if left_s <= 0:
+                return None
+            self._take(self._read(left_s))
 
     def read(self, command: str) -> ModemReading:
         """Ask a reading command and parse its answer in the modem's dialect."""
@@ -273,6 +295,7 @@ class ModemSession:
         self._tell("#", text)
 
     def _notice(self, event: Notice) -> None:
+        self._heard.append(event.line)
         self._tell("!", event.line)
 
     def _tell_answer(self, answer: Answer) -> None:

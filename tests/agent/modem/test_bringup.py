@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,6 +161,29 @@ def test_for_the_ladder_nothing_is_done_that_the_configuration_does_not_allow(pl
     )
 
 
+def test_what_failed_is_tried_again_after_pauses_that_double(place: Callable[..., Place]) -> None:
+    here = place()
+    link, bringer = here.link(), here.bringer
+    assert not bringer.due(link), "nothing has been tried, so nothing has failed"
+    here.modem.fault("no-service")
+    tries: list[float] = []
+    bringer.up(link, dry_run=False, tell=here.steps.append)
+    began_s = here.now_s
+    while here.now_s - began_s < 600:
+        if bringer.due(link):
+            tries.append(here.now_s - began_s)
+            bringer.again(link)
+        here.now_s += 5
+    gaps = [later - earlier for earlier, later in pairwise(tries)]
+    assert gaps == sorted(gaps)
+    assert 3 <= len(tries) <= 6
+    here.modem.clear()
+    here.now_s += 600
+    assert bringer.due(link)
+    assert "answers over lo" in str(bringer.again(link)) or "no name server" in str(bringer.again(link))
+    assert not bringer.due(link)
+
+
 def test_ppp_is_dialled_held_and_ended(place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch) -> None:
     here = place()
     program = here.folder / "pppd"
@@ -182,6 +206,32 @@ def test_ppp_is_dialled_held_and_ended(place: Callable[..., Place], monkeypatch:
     assert bringer.up(link, dry_run=False, tell=here.steps.append)
     assert [step.state for step in here.steps[-4:]] == ["done", "ok", "ok", "ok"]
     assert "ppp0 is a PPP device: dialled on" in here.steps[-4].told
+    assert bringer.calls(link)
+    bringer.close()
+    assert not bringer.calls(link)
+
+
+def test_a_call_that_is_interrupted_while_it_comes_up_is_ended_too(
+    place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(BaseException):
+        pass
+
+    here = place()
+    program = here.folder / "pppd"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    here.pppd = str(program)
+    bringer, link = here.bringer, here.link(interface="ppp97")
+
+    def look(_: str) -> LinkPath:
+        if bringer.calls(link):
+            raise Told
+        return LinkPath(interface="ppp97", exists=False, up=False)
+
+    monkeypatch.setattr("agent.modem.bringup.look", look)
+    with pytest.raises(Told):
+        bringer.up(link, dry_run=False, tell=here.steps.append)
     assert bringer.calls(link)
     bringer.close()
     assert not bringer.calls(link)

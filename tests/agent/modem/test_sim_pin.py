@@ -190,7 +190,7 @@ def test_a_pin_file_that_is_not_right_is_refused_without_showing_it(
     sim = locked()
     with pytest.raises(SimLocked, match=complaint) as refusal:
         sim.unlock(sim.pin_file(text, mode))
-    assert text not in str(refusal.value)
+    assert text not in str(refusal.value).replace(str(sim.folder), "")
     assert sim.typed == []
 
 
