@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from agent.lease import Borrowed, borrow
+from agent.lease import WAIT_AT_MOST_S, Borrowed, Wish, borrow
 from agent.measurements.base import MeasurementFailed
-from agent.path import LinkPath, look
+from agent.path import LinkPath, counters, look
 from wire.messages import Reason, Route, Server
 from wire.radio import RadioReading, Registration
 
@@ -51,10 +51,22 @@ class Bench:
         self.plain_servers = servers
         self.seen: Look | None = None
         self.server: Server | None = None
+        self.left_bytes: int | None = None
+        """What the plan lets this run move over the link, from its begin; None: as much as it takes."""
+        self.upload_saved = False
+        """Whether the plan is too short for an upload."""
+        self._carried = counters().get(link.interface)
         self._clock = clock
         self._modems = modems
         self._lender = lender
         self._source_address: str | None = None
+
+    def left_now_bytes(self) -> int | None:
+        """Tell what the plan lets this run still move: while it waited for a server, others may have used the link."""
+        now = counters().get(self.link.interface)
+        if self.left_bytes is None or now is None or self._carried is None:
+            return self.left_bytes
+        return max(0, self.left_bytes - (now - self._carried).both_bytes)
 
     def path(self) -> LinkPath:
         """Find the interface's present address and state; raise MeasurementFailed if it cannot carry a test."""
@@ -105,21 +117,39 @@ class Bench:
         self.seen = look
         return look.reading
 
-    def borrow(self, *, transfers: int, length_s: float) -> Borrowed:
-        """Borrow servers by lease; raise MeasurementFailed."""
-        borrowed = borrow(self._lender, self._clock, link=self.link.name, transfers=transfers, length_s=length_s)
+    def borrow(self, *, transfers: int, length_s: float, window_s: float = WAIT_AT_MOST_S) -> Borrowed:
+        """Borrow servers by lease, waiting for the turn for `window_s` at most; raise MeasurementFailed."""
+        reading = self.seen.reading if self.seen is not None else RadioReading()
+        wish = Wish(
+            link=self.link.name,
+            transfers=transfers,
+            length_s=length_s,
+            window_s=window_s,
+            expected_mbps=self._lender.habits.mbps.get(self.link.name),
+            operator=_plmn(reading) or reading.operator,
+            cell=str(reading.cell_id) if reading.cell_id is not None else None,
+        )
+        borrowed = borrow(self._lender, self._clock, wish, interface=self.link.interface)
         self.server = borrowed.plain()
         return borrowed
+
+    def note_speed(self, mbps: float) -> None:
+        """Remember how fast the link was: what the next test asks of the responder's link."""
+        if mbps > 0:
+            self._lender.habits.mbps[self.link.name] = mbps
 
     def used(self) -> Route:
         """Name the path that carried the run, as far as it got."""
         reading = self.seen.reading if self.seen is not None else RadioReading()
-        plmn = f"{reading.mcc}-{reading.mnc}" if reading.mcc and reading.mnc else None
         return Route(
             interface=self.link.interface,
             source_address=self._source_address,
-            operator=reading.operator or plmn,
+            operator=reading.operator or _plmn(reading),
             iccid_sha256=self.seen.iccid_sha256 if self.seen is not None else None,
             modem=self.seen.model if self.seen is not None else None,
             server=self.server,
         )
+
+
+def _plmn(reading: RadioReading) -> str | None:
+    return f"{reading.mcc}-{reading.mnc}" if reading.mcc and reading.mnc else None

@@ -29,6 +29,7 @@ examples:
   probe-agent once throughput-light             one test now, on every link of the job
   probe-agent once radio --link viettel --json
   probe-agent run                               measure on schedule (what the systemd unit does)
+  probe-agent plan show                         what the data plans leave, and which tests are next
   probe-agent modem list                        which modems are plugged in, and who holds their ports
   probe-agent modem up --link viettel           bring a link up, step by step (--dry-run: only explain)
   probe-agent modem recover --dry-run           what the recovery ladder would do now, and why
@@ -90,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", parents=[configured], help="name every mistake in agent.yaml")
     check.set_defaults(handler=_check_config)
 
+    plan = commands.add_parser("plan", help="the SIMs' data plans: what is spent, what is left, which runs are next")
+    plans = plan.add_subparsers(required=True, metavar="COMMAND")
+    plan_show = plans.add_parser("show", parents=[configured], help="show spent, left, next runs, and what is left out")
+    plan_show.add_argument("--json", action="store_true")
+    plan_show.set_defaults(handler=_plan_show)
+
     version = commands.add_parser("version", parents=[common], help="print the version")
     version.set_defaults(handler=_version)
 
@@ -99,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from agent.balance import Balances  # noqa: PLC0415  # as above
     from agent.service import Service, sole_use  # noqa: PLC0415  # as above
     from agent.upkeep import Upkeep  # noqa: PLC0415  # as above
 
@@ -107,6 +115,7 @@ def _run(options: argparse.Namespace) -> int:
         clock, modems = _world()
         service = Service(settings, clock, modems)
         service.upkeep = Upkeep(settings, clock, modems, service.runner)
+        service.balances = Balances(settings, service.spool, clock, modems, service.runner.budget)
         service.run()
     return 0
 
@@ -129,6 +138,12 @@ def _links(options: argparse.Namespace) -> int:
     from agent.links import show  # noqa: PLC0415  # as above
 
     return show(_settings(options), _world()[1], as_json=options.json)
+
+
+def _plan_show(options: argparse.Namespace) -> int:
+    from agent.plan_show import show  # noqa: PLC0415  # as above
+
+    return show(_settings(options), _world()[0], as_json=options.json)
 
 
 def _check_config(options: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from agent.measurements import latency, throughput
 from agent.measurements.base import MeasurementFailed
 from agent.settings import LatencyJob, RadioJob, ThroughputJob
@@ -21,6 +23,9 @@ _4G_OR_LATER: Final = {Technology.LTE, Technology.NR5G_NSA, Technology.NR5G_SA}
 _LEASE_MARGIN_S: Final = 5.0
 _PLAIN_SERVERS_PATIENCE_S: Final = 60.0
 _ECHO_LEASE_S: Final = 5.0
+_SHORTEST_WINDOW_S: Final = 120.0
+_LONGEST_WINDOW_S: Final = 300.0
+"""Half a job's period is time enough to wait for a turn; with a longer wait the link's other jobs would stand still."""
 
 
 def run(bench: Bench, job: Job) -> Outcome:
@@ -38,25 +43,34 @@ def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
     """Measure in this order: path, radio, server, download, upload, radio; then say whether it is a sample."""
     path = bench.path()
     before = bench.look_before_test()
-    measured = _measure(bench, path, job.options)
+    saved = job.options.upload and bench.upload_saved
+    options = msgspec.structs.replace(job.options, upload=False) if saved else job.options
+    window_s = min(max((job.every_s or 0) / 2, _SHORTEST_WINDOW_S), _LONGEST_WINDOW_S)
+    measured = _measure(bench, path, options, window_s=window_s)
     after = bench.look_after_test()
     return Throughput(
         download=measured.download,
         upload=measured.upload,
-        upload_failure=measured.upload_failure,
+        upload_failure=Reason.BUDGET_SHORT if saved else measured.upload_failure,
         radio_before=before,
         radio_after=after,
         invalid=(*measured.invalid, *doubts(before, after)),
     )
 
 
-def _measure(bench: Bench, path: LinkPath, options: ThroughputOptions) -> Measured:
+def _measure(bench: Bench, path: LinkPath, options: ThroughputOptions, *, window_s: float) -> Measured:
     if bench.plain_servers:
         servers = [Server(host=server.host, ports=(server.port,)) for server in bench.plain_servers]
-        measured, bench.server = throughput.run_in_turn(path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S)
+        measured, bench.server = throughput.run_in_turn(
+            path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S, left_bytes=bench.left_now_bytes()
+        )
         return measured
-    borrowed = bench.borrow(transfers=options.transfers, length_s=options.longest_s + _LEASE_MARGIN_S)
-    return throughput.run(path, borrowed.plain(), options)
+    length_s = options.longest_s + _LEASE_MARGIN_S
+    borrowed = bench.borrow(transfers=options.transfers, length_s=length_s, window_s=window_s)
+    measured = throughput.run(path, borrowed.plain(), options, login=borrowed.login, left_bytes=bench.left_now_bytes())
+    transfers = [measured.download] if measured.upload is None else [measured.download, measured.upload]
+    bench.note_speed(max(transfer.steady_mbps for transfer in transfers))
+    return measured
 
 
 def _latency(bench: Bench, job: LatencyJob) -> Latency:

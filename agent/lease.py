@@ -1,33 +1,74 @@
-"""Borrowing a test server: by lease from the responder, or one of the plain servers that the configuration names."""
+"""Borrowing a test server by lease: which responder is asked, what it is told, and how long is waited for the turn."""
 
 from __future__ import annotations
 
 import logging
 import random
+import re
+import subprocess
 import threading
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from agent.measurements.base import MeasurementFailed
+from agent.measurements.throughput import Login
 from wire.messages import Busy, Granted, LeaseReply, Reason, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
     from agent.clock import Clock
 
 log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S: Final = 15.0
 WAIT_AT_MOST_S: Final = 120.0
-"""How long a run stands in the queue of a busy responder before it gives up as `busy`."""
+"""How long a run waits for its turn if its job says nothing else, before it gives up as `busy`."""
 
 LONGEST_PAUSE_S: Final = 8.0
 """A lease usually ends long before it expires, so the responder is asked again sooner than it says."""
+
+LATE_WORD_S: Final = 1.0
+"""How long after the promised start the word that the servers listen is waited for."""
+
+LOOK_AROUND_S: Final = 1.0
+LOOK_AROUND_EVERY_S: Final = 6 * 3600.0
+_RTT: Final = re.compile(r"= (?P<min>[\d.]+)/")
+
+
+class Wish(NamedTuple):
+    """What a run asks for; see `wire.messages.LeaseRequest`. Without `responder` everyone who hears it is asked."""
+
+    link: str
+    transfers: int
+    length_s: float
+    window_s: float = 0.0
+    expected_mbps: float | None = None
+    operator: str | None = None
+    cell: str | None = None
+    responder: str | None = None
+
+
+class Habits:
+    """What is known about responders and links, as long as the agent runs. `order`: the responders to ask, if told."""
+
+    def __init__(self, order: Sequence[str] = ()) -> None:
+        self.order = tuple(order)
+        self.mbps: dict[str, float] = {}
+        self.found: tuple[str, ...] = ()
+        self.looked_around_s = float("-inf")
 
 
 class Lender(Protocol):
     """Whoever carries lease requests: the publisher, over MQTT."""
 
-    def request_lease(self, link: str, *, transfers: int, length_s: float, timeout_s: float) -> LeaseReply | None:
-        """Ask once; None if nobody answers in time."""
+    @property
+    def habits(self) -> Habits:
+        """What was learnt so far."""
+        ...
+
+    def ask(self, wish: Wish) -> AbstractContextManager[Callable[[float], LeaseReply | None]]:
+        """Ask once; inside, each call gives the next answer, or None if none comes within so many seconds."""
         ...
 
 
@@ -35,31 +76,132 @@ class Borrowed(Server, frozen=True, kw_only=True):
     """A server and, where the responder has one, its echo port; what travels is the plain `Server`."""
 
     irtt_port: int | None = None
+    login: Login | None = None
 
     def plain(self) -> Server:
         """Name the server as the wire does."""
         return Server(host=self.host, ports=self.ports, responder=self.responder, lease=self.lease)
 
 
-def borrow(lender: Lender, clock: Clock, *, link: str, transfers: int, length_s: float) -> Borrowed:
-    """Borrow servers from the responder, waiting in line while it is busy; raise MeasurementFailed."""
-    give_up_s = clock.monotonic_s() + WAIT_AT_MOST_S
+def borrow(lender: Lender, clock: Clock, wish: Wish, *, interface: str | None = None) -> Borrowed:
+    """Borrow servers, waiting for the turn for `wish.window_s` at most; raise MeasurementFailed."""
+    give_up_s = clock.monotonic_s() + wish.window_s
     while True:
-        reply = lender.request_lease(link, transfers=transfers, length_s=length_s, timeout_s=ANSWER_WITHIN_S)
-        if reply is None:
-            raise MeasurementFailed(Reason.NO_LEASE, f"no responder answered within {ANSWER_WITHIN_S:.0f} s")
+        left_s = max(give_up_s - clock.monotonic_s(), 0.0)
+        reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), interface)
         if isinstance(reply, Granted):
-            return Borrowed(
-                host=reply.host,
-                ports=reply.ports,
-                responder=reply.responder,
-                lease=reply.request_id,
-                irtt_port=reply.irtt_port,
-            )
+            return _borrowed(reply)
         if not isinstance(reply, Busy):
             raise MeasurementFailed(Reason.REFUSED, f"{reply.responder} denied the lease: {reply.reason}")
         pause_s = min(max(reply.retry_in_s, 0.2), LONGEST_PAUSE_S) * random.uniform(1.0, 1.3)  # noqa: S311  # spreads, hides nothing
         if clock.monotonic_s() + pause_s > give_up_s:
-            raise MeasurementFailed(Reason.BUSY, f"{reply.responder} was busy for {WAIT_AT_MOST_S:.0f} s")
-        log.info("%s: responder busy, asking again in %.1f s", link, pause_s)
+            raise MeasurementFailed(Reason.BUSY, f"{reply.responder} had no turn for us within {wish.window_s:.0f} s")
+        log.info("%s: responder busy, asking again in %.1f s", wish.link, pause_s)
         threading.Event().wait(pause_s)
+
+
+def _ask_in_turn(lender: Lender, clock: Clock, wish: Wish, interface: str | None) -> LeaseReply:
+    """Ask the responders in order: first for servers that are free now, then for a turn; raise MeasurementFailed."""
+    known = lender.habits.order or _look_around(lender, clock, wish, interface)
+    if len(known) <= 1:
+        rounds = [wish._replace(responder=name) for name in known or (None,)]
+    else:
+        now = [wish._replace(responder=name, window_s=0.0) for name in known]
+        rounds = now + [wish._replace(responder=name) for name in known]
+    last: LeaseReply | None = None
+    silent: set[str | None] = set()
+    for asked in rounds:
+        if asked.responder in silent:
+            continue
+        reply = _hear(lender, clock, asked)
+        if isinstance(reply, Granted):
+            return reply
+        if reply is None:
+            silent.add(asked.responder)
+        last = reply or last
+    if last is not None:
+        return last
+    lender.habits.looked_around_s = float("-inf")
+    raise MeasurementFailed(Reason.NO_LEASE, f"no responder answered within {ANSWER_WITHIN_S:.0f} s")
+
+
+def _hear(lender: Lender, clock: Clock, wish: Wish) -> LeaseReply | None:
+    """Ask one, and wait for its promised turn, which may come sooner than promised."""
+    with lender.ask(wish) as next_answer:
+        reply = next_answer(ANSWER_WITHIN_S)
+        while isinstance(reply, Granted) and reply.starts_in_s > 0:
+            if reply.starts_in_s > wish.window_s:
+                return Busy(request_id=reply.request_id, responder=reply.responder, retry_in_s=reply.starts_in_s)
+            log.info("%s: %s has a turn for us in %.0f s at the latest", wish.link, reply.responder, reply.starts_in_s)
+            heard_s = clock.monotonic_s()
+            newer = next_answer(reply.starts_in_s + LATE_WORD_S)
+            if newer is None:
+                left_s = reply.expires_in_s - (clock.monotonic_s() - heard_s)
+                return _started(reply, expires_in_s=left_s)
+            reply = newer
+        return reply
+
+
+def _started(reply: Granted, *, expires_in_s: float) -> Granted:
+    return Granted(
+        request_id=reply.request_id,
+        responder=reply.responder,
+        host=reply.host,
+        ports=reply.ports,
+        token=reply.token,
+        expires_in_s=expires_in_s,
+        irtt_port=reply.irtt_port,
+        user=reply.user,
+        public_key=reply.public_key,
+    )
+
+
+def _look_around(lender: Lender, clock: Clock, wish: Wish, interface: str | None) -> tuple[str, ...]:
+    """Find out now and then which responders there are; the nearest by round trip over the link comes first."""
+    habits = lender.habits
+    if clock.monotonic_s() - habits.looked_around_s < LOOK_AROUND_EVERY_S:
+        return habits.found
+    hosts: dict[str, str] = {}
+    with lender.ask(Wish(wish.link, transfers=0, length_s=LOOK_AROUND_S)) as next_answer:
+        reply = next_answer(ANSWER_WITHIN_S)
+        while reply is not None:
+            if isinstance(reply, Granted):
+                hosts.setdefault(reply.responder, reply.host)
+            reply = next_answer(LOOK_AROUND_S)
+    if hosts:
+        habits.looked_around_s = clock.monotonic_s()
+    near = {name: _rtt_ms(host, interface) if len(hosts) > 1 else 0.0 for name, host in hosts.items()}
+    habits.found = tuple(sorted(near, key=lambda name: (near[name], name)))
+    if len(near) > 1:
+        log.info(
+            "%s: responders by round trip: %s", wish.link, ", ".join(f"{n} {near[n]:.0f} ms" for n in habits.found)
+        )
+    return habits.found
+
+
+def _rtt_ms(host: str, interface: str | None) -> float:
+    """Smallest of three round trips by that interface; infinite if none came back."""
+    by = ["-I", interface] if interface is not None else []
+    try:
+        done = subprocess.run(
+            ["ping", "-n", "-q", "-c", "3", "-i", "0.2", "-W", "1", *by, "--", host],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=8,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return float("inf")
+    match = _RTT.search(done.stdout)
+    return float(match["min"]) if match is not None else float("inf")
+
+
+def _borrowed(reply: Granted) -> Borrowed:
+    return Borrowed(
+        host=reply.host,
+        ports=reply.ports,
+        responder=reply.responder,
+        lease=reply.request_id,
+        irtt_port=reply.irtt_port,
+        login=Login(reply.user, reply.token, reply.public_key) if reply.user else None,
+    )

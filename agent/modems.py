@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent.settings import Link
 
 LOOK_WITHIN_S: Final = 30.0
+_SESSION_WITHIN_S: Final = 90.0
 
 
 class SerialModems:
@@ -59,6 +60,15 @@ class SerialModems:
                 return Look(modem.read_radio(), model=identity.model, iccid_sha256=identity.iccid_sha256)
         except ModemError as error:
             raise MeasurementFailed(error.reason, str(error)) from error
+
+    def session(self, link: Link) -> ModemSession:
+        """Make a session with the link's modem by AT; raise ModemError where it has no port that is ours to open."""
+        if link.modem is None or hilink.is_address(link.modem):
+            raise NoModem(f"link {link.name}: its modem has no AT port")
+        if self.managed(link) is not None:
+            raise NoModem(f"link {link.name}: ModemManager holds its modem")
+        port = resolve(link.modem, usb_path=link.usb_path, sys_root=self._sys_root, dev_root=self._dev_root)
+        return ModemSession(port, deadline_s=_SESSION_WITHIN_S)
 
     def managed(self, link: Link) -> MmModem | None:
         """Find the link's modem among those that ModemManager owns, as long as it uses the port that we would read.

@@ -44,7 +44,7 @@ def run_once(service: Service, job_name: str, link_name: str | None, *, as_json:
         for link in links:
             print(f"{job.name} on {link.name} ({link.interface}) ...", file=sys.stderr)
             slot = service.spool.last_slots().get((job.name, link.name), -1)  # the schedule is not disturbed
-            result = service.runner.run(job, link, slot=slot, due=None)
+            result = service.runner.run(job, link, slot=slot, due=None, by_hand=True)
             failed = failed or isinstance(result.outcome, Failed)
             print(encode(result).decode() if as_json else f"{link.name}: {describe(result.outcome)}")
             publisher.wake()

@@ -10,12 +10,16 @@ import json
 import socket
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 import psutil
 
+from agent.meter import Meter
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TOOL_TIMEOUT_S: Final = 5.0
 _RTF_GATEWAY: Final = 0x2  # linux/route.h
 _DEFAULT_ROUTE_MASK: Final = "00000000"
@@ -74,6 +78,32 @@ def counters() -> dict[str, Counters]:
     """Read the byte counters of every interface, raw: after an interface came anew they begin at 0."""
     found = psutil.net_io_counters(pernic=True, nowrap=False)
     return {name: Counters(nic.bytes_recv, nic.bytes_sent) for name, nic in found.items()}
+
+
+def boot_id() -> str:
+    """Name this boot of the machine (proc(5), /proc/sys/kernel/random/boot_id)."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def meter(interface: str) -> Meter | None:
+    """Read the books of an interface; None while it does not exist."""
+    found = counters().get(interface)
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    return Meter(
+        boot_id=boot_id(),
+        interface_index=index,
+        uptime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
+        received_bytes=found.received_bytes,
+        sent_bytes=found.sent_bytes,
+    )
 
 
 def stacked_with(interface: str) -> set[str]:

@@ -12,10 +12,12 @@ import queue
 import secrets
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from agent.lease import Habits
 from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
@@ -23,10 +25,11 @@ from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
 from wire.messages import Ack, LeaseReply, LeaseRequest, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from paho.mqtt.client import Client, MQTTMessage
 
+    from agent.lease import Wish
     from agent.spool import Spool, Waiting
     from base.broker import BrokerSettings
 
@@ -47,6 +50,7 @@ class Publisher:
 
     def __init__(self, broker: BrokerSettings, probe_id: str, spool: Spool, status: Callable[[], Status]) -> None:
         """Prepare an unconnected client; raise base.broker.CredentialsError."""
+        self.habits = Habits()
         self._broker = broker
         self._probe_id = probe_id
         self._spool = spool
@@ -113,21 +117,32 @@ class Publisher:
         with self._changed:
             return self._changed.wait_for(empty, timeout_s)
 
-    def request_lease(self, link: str, *, transfers: int, length_s: float, timeout_s: float) -> LeaseReply | None:
-        """Ask the responder for servers; None if nobody answers in time or the broker is away."""
-        request = LeaseRequest(
-            request_id=secrets.token_hex(8), probe_id=self._probe_id, link=link, transfers=transfers, length_s=length_s
-        )
+    @contextmanager
+    def ask(self, wish: Wish) -> Iterator[Callable[[float], LeaseReply | None]]:
+        """Ask for servers; inside, each call gives the next answer, or None if none comes within so many seconds.
+
+        While the broker is away nothing is asked: the first call waits for it, within its time.
+        """
+        request = LeaseRequest(request_id=secrets.token_hex(8), probe_id=self._probe_id, **wish._asdict())
         answers: queue.SimpleQueue[LeaseReply] = queue.SimpleQueue()
-        deadline_s = time.monotonic() + timeout_s
-        if not self._connected.wait(timeout_s):
-            return None
+        asked = False
+
+        def next_answer(timeout_s: float) -> LeaseReply | None:
+            nonlocal asked
+            deadline_s = time.monotonic() + timeout_s
+            if not asked:
+                if not self._connected.wait(timeout_s):
+                    return None
+                self._client.publish(self._topic(topics.LEASE_REQUEST), encode(request), qos=1)
+                asked = True
+            try:
+                return answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                return None
+
         self._leases[request.request_id] = answers
         try:
-            self._client.publish(self._topic(topics.LEASE_REQUEST), encode(request), qos=1)
-            return answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
-        except queue.Empty:
-            return None
+            yield next_answer
         finally:
             del self._leases[request.request_id]
 

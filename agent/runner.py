@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import jobs, path
 from agent.bench import Bench
+from agent.budget import Budget, Grant
 from agent.measurements.base import MeasurementFailed
-from agent.plan import exhausted, plan_day
+from agent.plan import Room
 from agent.spool import Run
 from base.durable import StorageError
 from wire import messages
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agent.bench import Look, Modems
     from agent.clock import Clock
     from agent.lease import Lender
+    from agent.ledger import Booking, Visit
     from agent.settings import Job, Link, Settings
     from agent.spool import Spool
 
@@ -41,7 +43,7 @@ class Interrupted(BaseException):
 class _Unspooled(NamedTuple):
     result: Result
     ends: Run | None
-    spent: tuple[str, str, int] | None
+    run_bytes: int | None = None
 
 
 class Runner:
@@ -54,6 +56,8 @@ class Runner:
         self._clock = clock
         self._modems = modems
         self._lender = lender
+        self.budget = Budget(settings, spool, clock)
+        """The books of the SIMs' plans."""
         self._unspooled: list[_Unspooled] = []
         self._measuring = False
         self._stopped = threading.Event()
@@ -75,8 +79,10 @@ class Runner:
         """Turn every run that a power cut or a kill left unfinished into a failed result."""
         for run, started_at in self._spool.under_way():
             try:
-                measurement = measurement_of(self._settings.job(run.job))
-            except KeyError:
+                job = self._settings.job(run.job)
+                measurement = measurement_of(job)
+                self.budget.cut_off(self._settings.link(run.link), job)
+            except (KeyError, StopIteration):
                 measurement = "unknown"  # the job has left the configuration since
             log.warning("%s on %s was cut off before it ended", run.job, run.link)
             self._store(
@@ -89,18 +95,30 @@ class Runner:
                     outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
                 ),
                 ends=run,
-                spent=None,
             )
 
-    def run(self, job: Job, link: Link, *, slot: int, due: datetime | None) -> Result:
-        """Make one run and spool its result; raise StorageError if not even its begin can be noted (it is not made)."""
+    def run(
+        self,
+        job: Job,
+        link: Link,
+        *,
+        slot: int,
+        due: datetime | None,
+        visit: Visit | None = None,
+        by_hand: bool = False,
+    ) -> Result:
+        """Make one run and spool its result; raise StorageError if not even its begin can be noted (it is not made).
+
+        `visit`: the run's place in the day's plan. `by_hand` may spend what the schedule may not.
+        """
         self._flush_memory()
-        run = Run(job.name, link.name, slot)
+        run = Run(job.name, link.name, slot, visit)
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
+        grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
         self._spool.begin(run, started_at)
         carried = path.counters().get(link.interface)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
-        outcome = self._outcome(bench, job)
+        outcome = self._outcome(bench, job, grant)
         result = self._result(
             messages.Job(name=job.name, measurement=measurement_of(job), due=due),
             link.name,
@@ -112,28 +130,29 @@ class Runner:
         self.last[link.name] = (bench.seen, str(type(outcome).__struct_config__.tag))
         log.info("%s on %s: %s", job.name, link.name, describe(outcome))
         now_carried = path.counters().get(link.interface)
-        spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else 0
-        self._store(result, ends=run, spent=(link.name, plan_day(link.plan, started_at), spent_bytes))
+        spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
+        self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None)
         return result
 
-    def keep(self, link: str, outcome: Outcome, *, started_at: datetime, elapsed_s: float) -> None:
-        """Spool what is no run of a job: a step of the recovery ladder."""
-        result = self._result(None, link, started_at=started_at, elapsed_s=elapsed_s, used=None, outcome=outcome)
+    def keep(
+        self, link: str, outcome: Outcome, *, started_at: datetime, elapsed_s: float, job: messages.Job | None = None
+    ) -> None:
+        """Spool what is no run of a job: a step of the recovery ladder, the state of a plan, runs that it left out."""
+        result = self._result(job, link, started_at=started_at, elapsed_s=elapsed_s, used=None, outcome=outcome)
         measuring, self._measuring = self._measuring, False  # an interruption between commit and memory would double it
-        self._store(result, ends=None, spent=None)
+        self._store(result, ends=None)
         self._measuring = measuring
         if measuring and self._stopped.is_set():
             raise Interrupted
 
     # --- measuring ----------------------------------------------------------------------------------------------------
 
-    def _outcome(self, bench: Bench, job: Job) -> Outcome:
-        link = bench.link
+    def _outcome(self, bench: Bench, job: Job, grant: Grant | Room) -> Outcome:
+        if isinstance(grant, Room):
+            return Failed(reason=Reason.QUOTA_REACHED, detail=str(grant))
+        bench.left_bytes, bench.upload_saved = grant.left_bytes, not grant.upload
         try:
             with self.interruptible():
-                spent = self._spool.spent(link.name, plan_day(link.plan, self._clock.now()))
-                if job.spends_quota and (used_up := exhausted(link.plan, spent)) is not None:
-                    return Failed(reason=Reason.QUOTA_REACHED, detail=used_up)
                 return jobs.run(bench, job)
         except MeasurementFailed as failure:
             reading = bench.seen.reading if bench.seen is not None else None
@@ -141,7 +160,7 @@ class Runner:
         except Interrupted:
             return Failed(reason=Reason.INTERRUPTED, detail="the agent was told to stop")
         except Exception as error:
-            log.exception("%s on %s: a defect of the agent", job.name, link.name)
+            log.exception("%s on %s: a defect of the agent", job.name, bench.link.name)
             return Failed(reason=Reason.AGENT_ERROR, detail=f"{type(error).__name__}: {error}"[:300])
 
     @contextmanager
@@ -180,8 +199,8 @@ class Runner:
             outcome=outcome,
         )
 
-    def _store(self, result: Result, *, ends: Run | None, spent: tuple[str, str, int] | None) -> None:
-        self._unspooled.append(_Unspooled(result, ends, spent))
+    def _store(self, result: Result, *, ends: Run | None, run_bytes: int | None = None) -> None:
+        self._unspooled.append(_Unspooled(result, ends, run_bytes))
         self._flush_memory(quiet=True)
 
     def _flush_memory(self, *, quiet: bool = False) -> None:
@@ -189,7 +208,8 @@ class Runner:
         while self._unspooled:
             waiting = self._unspooled[0]
             try:
-                self._spool.append(waiting.result, ends=waiting.ends, spent=waiting.spent)
+                booking = self._booking(waiting.result.link)
+                self._spool.append(waiting.result, ends=waiting.ends, booking=booking, run_bytes=waiting.run_bytes)
             except StorageError as error:
                 log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
                 del self._unspooled[:-_HELD_IN_MEMORY]
@@ -197,6 +217,20 @@ class Runner:
                     return
                 raise
             del self._unspooled[0]
+            if booking is not None:
+                self.budget.booked(booking)
+
+    def _booking(self, name: str | None) -> Booking | None:
+        """Book what the link has carried with its result: one commit for both."""
+        link = next((link for link in self._settings.links if link.name == name), None)
+        return self.budget.booking(link) if link is not None else None
+
+
+def _whole(outcome: Outcome) -> bool:
+    """Whether a run came to all figures that it was made for, so that it tells what such runs move."""
+    if not isinstance(outcome, Throughput) or outcome.upload_failure not in {None, Reason.BUDGET_SHORT}:
+        return False
+    return all(transfer is None or transfer.cut_short is None for transfer in (outcome.download, outcome.upload))
 
 
 def measurement_of(job: Job) -> str:

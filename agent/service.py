@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from agent.publisher import Publisher
-from agent.runner import AGENT_VERSION, Runner
-from agent.schedule import Due, Periodic, next_run
+from agent.runner import AGENT_VERSION, Interrupted, Runner
 from agent.spool import Spool
+from agent.timetable import Timetable
 from base.durable import StorageError
 from wire.messages import LinkStatus, Status
 
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    from agent.balance import Balances
     from agent.bench import Modems
     from agent.clock import Clock
     from agent.settings import Settings
+    from agent.timetable import Task
     from agent.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ log = logging.getLogger(__name__)
 SPOOL_FILE: Final = "spool.db"
 FLUSH_S: Final = 5.0
 """How long the end of the agent waits for the last acknowledgements."""
-_CLOCK_STEP_S: Final = 60.0
 _DISK_PAUSE_S: Final = 30.0
+_BALANCE_NEEDS_S: Final = 20.0
 _LONGEST_WAIT_S: Final = 60.0
 
 
@@ -89,9 +91,12 @@ class Service:
         self._started_at = clock.now()
         self.spool = Spool(settings.data_dir / SPOOL_FILE, max_bytes=settings.spool.max_mb * 1_000_000)
         self.publisher = Publisher(settings.broker, settings.probe_id, self.spool, self.status)
+        self.publisher.habits.order = settings.responders
         self.runner = Runner(settings, self.spool, clock, modems, self.publisher)
         self.upkeep: Upkeep | None = None
         """Who keeps the links up between runs; without one, nobody does."""
+        self.balances: Balances | None = None
+        """Who asks the operators what is left of the plans; without one, nobody does."""
         self._stop = threading.Event()
 
     def status(self) -> Status:
@@ -138,6 +143,8 @@ class Service:
         finally:
             if self.upkeep is not None:
                 self.upkeep.close()
+            with contextlib.suppress(StorageError):
+                self.runner.budget.close()
             self.publisher.stop(flush_s=FLUSH_S)
             self.spool.close()
         log.info("stopped")
@@ -148,34 +155,47 @@ class Service:
         self.runner.stop()
 
     def _work(self) -> None:
-        work = [
-            Periodic(job.name, link.name, job.every_s)
-            for job in self.settings.jobs
-            for link in self.settings.links_of(job)
-        ]
-        log.info("%s at %s: %d jobs on links", self.settings.probe_id, self.settings.site.id, len(work))
-        since_s = self._clock.now().timestamp()
-        offset_s = since_s - self._clock.monotonic_s()
+        log.info("%s at %s: %d links", self.settings.probe_id, self.settings.site.id, len(self.settings.links))
+        timetable = Timetable(self.settings, self.spool, self.runner, self._clock)
         while not self._stop.is_set():
-            now_s = self._clock.now().timestamp()
-            if abs(now_s - self._clock.monotonic_s() - offset_s) > _CLOCK_STEP_S:
-                log.warning("the clock was set by %+.0f s", now_s - self._clock.monotonic_s() - offset_s)
-                since_s, offset_s = now_s, now_s - self._clock.monotonic_s()
-            due = next_run(self.settings.probe_id, work, self.spool.last_slots(), now_s=now_s, since_s=since_s)
-            if due.at_s > now_s:
+            try:
+                now_s, due = timetable.next_run()
+            except StorageError as error:
+                self._pause(error)
+                continue
+            if due is None or due.at_s > now_s:
                 if self.upkeep is not None and self.upkeep.between_runs():
                     continue  # it took its time, and more may be due by now
-                self._stop.wait(min(due.at_s - now_s, _LONGEST_WAIT_S))
-            else:
+                if self._asked_a_balance(due.at_s - now_s if due is not None else _LONGEST_WAIT_S):
+                    continue
+                self._stop.wait(min(due.at_s - now_s, _LONGEST_WAIT_S) if due is not None else _LONGEST_WAIT_S)
+            elif not timetable.passes(due):
                 self._make(due)
 
-    def _make(self, due: Due) -> None:
+    def _make(self, due: Task) -> None:
         job, link = self.settings.job(due.job), self.settings.link(due.link)
         try:
-            result = self.runner.run(job, link, slot=due.slot, due=datetime.fromtimestamp(due.at_s, UTC))
+            at = datetime.fromtimestamp(due.at_s, UTC)
+            result = self.runner.run(job, link, slot=due.slot, due=at, visit=due.visit)
             if self.upkeep is not None:
                 self.upkeep.after_run(link, job.name, result.outcome)
         except StorageError as error:
-            log.error("%s; no test is made while its result cannot be kept", error)  # noqa: TRY400  # says it all
-            self._stop.wait(_DISK_PAUSE_S)
+            self._pause(error)
         self.publisher.wake()
+
+    def _asked_a_balance(self, free_s: float) -> bool:
+        """Ask for a balance if one is due and there is time before the next run."""
+        if self.balances is None or free_s < _BALANCE_NEEDS_S:
+            return False
+        try:
+            with self.runner.interruptible():
+                return self.balances.check()
+        except Interrupted:
+            return True
+        except StorageError as error:
+            self._pause(error)
+            return True
+
+    def _pause(self, error: StorageError) -> None:
+        log.error("%s; no test is made while its result cannot be kept", error)
+        self._stop.wait(_DISK_PAUSE_S)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from agent.measurements.latency import LatencyOptions
 from agent.measurements.throughput import ThroughputOptions
 from agent.modem.recovery import USB_POWER, RecoveryOptions
+from agent.plan import Claim
 from base import configfile
 from base.broker import BrokerSettings, Port
 from wire.messages import Name
@@ -25,6 +28,7 @@ Interface = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
 """A network device; the kernel's limit is 15 characters (IFNAMSIZ in linux/if.h)."""
 Period = Annotated[int, msgspec.Meta(ge=5, le=31 * 86_400)]
 Megabytes = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+Percent = Annotated[int, msgspec.Meta(ge=0, le=50)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,12 +44,45 @@ class Site(_Section, frozen=True, kw_only=True):
     commune_scheme: Text | None = None
 
 
+class Sms(_Section, frozen=True, kw_only=True):
+    """A message that the operator answers."""
+
+    number: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9]{3,15}$")]
+    text: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{1,100}$")]
+
+
+class Balance(_Section, frozen=True, kw_only=True):
+    """How to ask the operator what is left of the plan, by USSD or by a message.
+
+    A cross-check: the operator's text is free and changes without notice. `pattern` finds the groups `number` and
+    `unit` (B, KB, MB, GB) in the answer; capitals and accents do not matter.
+    """
+
+    ussd: Annotated[str, msgspec.Meta(pattern=r"^[*#][0-9*]{1,20}#$")] | None = None
+    sms: Sms | None = None
+    pattern: Text = r"(?P<number>[0-9][0-9.,]*)\s*(?P<unit>[KMG]?B)\b"
+    every_h: Annotated[int, msgspec.Meta(ge=1, le=744)] = 24
+    tolerance_percent: Percent = 10
+
+
 class Plan(_Section, frozen=True, kw_only=True):
-    """What the SIM may spend on tests, in MB of 10^6 bytes as counted on the interface; days and months are local."""
+    """What the SIM's data plan gives, in MB of 10^6 bytes, and when its days and months begin.
+
+    A plan day begins at `reset_at`, local time (`time_zone`, else `utc_offset_h`); the month on day `reset_day`, or on
+    the last day of a month that is shorter. Shares of each quota: `telemetry_percent` is never spent on tests,
+    `by_hand_percent` only by `probe-agent once`; `overhead_percent` is what the operator may count more than we do.
+    """
 
     quota_day_mb: Megabytes | None = None
     quota_month_mb: Megabytes | None = None
+    time_zone: Text | None = None
     utc_offset_h: Annotated[float, msgspec.Meta(ge=-12, le=14)] = 7.0
+    reset_at: Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "00:00"
+    reset_day: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
+    overhead_percent: Percent = 3
+    telemetry_percent: Percent = 2
+    by_hand_percent: Percent = 8
+    balance: Balance | None = None
 
 
 class BringUp(_Section, frozen=True, kw_only=True):
@@ -87,33 +124,39 @@ class IperfServer(_Section, frozen=True, kw_only=True):
 
 
 class _Job(_Section, frozen=True, kw_only=True):
-    """Common to all jobs: once in every period of `every_s` seconds, at an instant drawn by probe and period."""
+    """Common to all jobs."""
 
     name: Name
-    every_s: Period
     links: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)] | None = None
 
-    spends_quota: ClassVar[bool] = False
-    """Whether a used-up plan holds this job back."""
+    claim: ClassVar[Claim | None] = None
+    """What the job's runs may spend of the plan; None: they move no bytes over the link, nothing holds them back."""
 
 
 class ThroughputJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="throughput"):
-    """TCP download and upload."""
+    """TCP download and upload: once in every `every_s` seconds, or up to `runs_per_day`, as the plan allows."""
 
+    every_s: Period | None = None
+    runs_per_day: Annotated[int, msgspec.Meta(ge=1, le=288)] | None = None
     options: ThroughputOptions = ThroughputOptions()
 
-    spends_quota: ClassVar[bool] = True
+    claim: ClassVar[Claim | None] = Claim.SCHEDULE
 
 
 class LatencyJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="latency"):
     """Round-trip time, jitter and loss. Without `host`, the responder's own echo server."""
 
+    every_s: Period
     host: Text | None = None
     options: LatencyOptions = LatencyOptions()
+
+    claim: ClassVar[Claim | None] = Claim.TELEMETRY
 
 
 class RadioJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="radio"):
     """A look at the modem's radio figures."""
+
+    every_s: Period
 
 
 Job = ThroughputJob | LatencyJob | RadioJob
@@ -136,6 +179,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     data_dir: Path = Path("/var/lib/probefleet-agent")
     spool: SpoolSettings = SpoolSettings()
     servers: tuple[IperfServer, ...] = ()
+    responders: tuple[Name, ...] = ()
+    """Which responders to ask for leases, the first one first; without it all that answer, the nearest first."""
 
     def link(self, name: str) -> Link:
         """Find a link by name; raise KeyError."""
@@ -165,6 +210,8 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for section, entries, key in (("links", links, "name"), ("links", links, "interface"), ("jobs", jobs, "name")):
         yield from _twice(section, entries, key)
     yield from _ladders(links)
+    yield from _plans(links)
+    yield from _rhythms(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
     for index, entry in jobs:
         wanted = entry.get("links")
@@ -185,6 +232,35 @@ def _ladders(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str,
                 f"links[{index}].recovery.rungs",
                 f"rung {USB_POWER} cuts the power of a USB port: say which with hub: {{location: 1-1, port: 2}}",
             )
+
+
+def _plans(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    for index, entry in links:
+        plan = entry.get("plan")
+        zone = plan.get("time_zone") if isinstance(plan, dict) else None
+        if isinstance(zone, str):
+            try:
+                ZoneInfo(zone)
+            except (KeyError, ValueError, OSError):
+                yield f"links[{index}].plan.time_zone", f"no time zone is called '{zone}'; example: Asia/Ho_Chi_Minh"
+        balance = plan.get("balance") if isinstance(plan, dict) else None
+        if isinstance(balance, dict) and ("ussd" in balance) == ("sms" in balance):
+            yield f"links[{index}].plan.balance", "asks either by ussd or by sms"
+        pattern = balance.get("pattern") if isinstance(balance, dict) else None
+        if isinstance(pattern, str):
+            try:
+                groups = set(re.compile(pattern).groupindex)
+            except re.error as error:
+                yield f"links[{index}].plan.balance.pattern", f"no regular expression: {error}"
+            else:
+                if not {"number", "unit"} <= groups:
+                    yield f"links[{index}].plan.balance.pattern", "needs the groups (?P<number>...) and (?P<unit>...)"
+
+
+def _rhythms(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    for index, entry in jobs:
+        if entry.get("measurement") == "throughput" and ("every_s" in entry) == ("runs_per_day" in entry):
+            yield f"jobs[{index}]", "a throughput job has either runs_per_day (within the plan) or every_s"
 
 
 def _sections(document: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:

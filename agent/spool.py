@@ -17,14 +17,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent.plan import Spent
+from agent import ledger
+from agent.ledger import Balance, Booking, Visit
 from base.durable import StorageError, explain, open_database
 from wire.codec import decode_result, encode
 from wire.messages import Dropped, Failed, Result, ResultId, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
+    from datetime import date, datetime
+
+    from agent.meter import Meter
+    from agent.plan import Spent
+    from agent.planner import Visit as PastVisit
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +41,10 @@ CREATE INDEX IF NOT EXISTS results_by_rank ON results (rank, seq);
 CREATE TABLE IF NOT EXISTS refused (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (job TEXT, link TEXT, slot INTEGER NOT NULL, started_at TEXT NOT NULL,
                                  under_way INTEGER NOT NULL, PRIMARY KEY (job, link)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spent (link TEXT, day TEXT, bytes INTEGER NOT NULL, PRIMARY KEY (link, day)) WITHOUT ROWID;
 """
 _VERSION: Final = 1
 _REFUSED_KEPT: Final = 1000
 _REPORT_BYTES: Final = 512
-_DAYS_OF_SPENDING_KEPT: Final = 70
 
 # Who goes first when the spool is full: telemetry, then latency, then what a verdict stands on.
 _RANK_TELEMETRY: Final = 0
@@ -50,11 +53,12 @@ _RANK_KEPT_LAST: Final = 2
 
 
 class Run(NamedTuple):
-    """A run of a job on a link, in its slot."""
+    """A run of a job on a link, in its slot; one that the day's plan wants names its place there."""
 
     job: str
     link: str
     slot: int
+    visit: Visit | None = None
 
 
 class Waiting(NamedTuple):
@@ -94,11 +98,18 @@ class Spool:
 
     # --- results --------------------------------------------------------------------------------------------------
 
-    def append(self, result: Result, *, ends: Run | None = None, spent: tuple[str, str, int] | None = None) -> ResultId:
+    def append(
+        self,
+        result: Result,
+        *,
+        ends: Run | None = None,
+        booking: Booking | None = None,
+        run_bytes: int | None = None,
+    ) -> ResultId:
         """Give the result its identity and store it durably; in the same commit end its run and book what it spent.
 
-        `spent` is (link, plan day, bytes). If the spool is over its bound, its oldest results of the lowest rank make
-        room, and a `Dropped` result says which.
+        `run_bytes`: what the run moved, if that tells what such runs cost. If the spool is over its bound, its oldest
+        results of the lowest rank make room, and a `Dropped` result says which.
         """
         with self._transaction() as db:
             identity, payload = self._insert(db, result)
@@ -107,15 +118,15 @@ class Spool:
                 grown += self._make_room(db, result, grown)
             if ends is not None:
                 db.execute("UPDATE runs SET under_way=0 WHERE job=? AND link=?", (ends.job, ends.link))
+                if ends.visit is not None:
+                    db.execute(
+                        "UPDATE visits SET bytes=? WHERE link=? AND day=? AND job=? AND slot=?",
+                        (run_bytes, ends.link, ends.visit.day, ends.job, ends.visit.slot),
+                    )
             else:  # made without a run that was noted before: a step of the recovery ladder
                 db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
-            if spent is not None:
-                db.execute(
-                    "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes", spent
-                )
-                db.execute(
-                    "DELETE FROM spent WHERE julianday(day) < julianday(?) - ?", (spent[1], _DAYS_OF_SPENDING_KEPT)
-                )
+            if booking is not None:
+                ledger.book(db, booking)
         self._bytes = grown
         return identity
 
@@ -165,6 +176,13 @@ class Spool:
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 1)",
                 (run.job, run.link, run.slot, started_at.isoformat()),
             )
+            if run.visit is not None:
+                day, slot, cell, upload = run.visit
+                db.execute(
+                    "INSERT OR REPLACE INTO visits VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                    (run.link, run.job, day, slot, cell, upload),
+                )
+                ledger.prune(db, "visits", run.link)
             db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
 
     def last_slots(self) -> dict[tuple[str, str], int]:
@@ -178,14 +196,50 @@ class Spool:
             rows = db.execute("SELECT job, link, slot, started_at FROM runs WHERE under_way=1").fetchall()
         return [(Run(job, link, slot), started_at) for job, link, slot, started_at in rows]
 
-    def spent(self, link: str, day: str) -> Spent:
-        """Tell what tests on a link have spent on a plan day (YYYY-MM-DD) and in its month."""
-        query = "SELECT COALESCE(SUM(bytes), 0) FROM spent WHERE link=? AND substr(day, 1, ?)=?"
+    # --- the books of the data plan -------------------------------------------------------------------------------
+
+    def spent(self, link: str, day: date, month_began: date) -> Spent:
+        """Tell what a link's interface has carried on a plan day and since its plan month began."""
         with self._reading() as db:
-            in_day, in_month = (
-                db.execute(query, (link, len(part), part)).fetchone()[0] for part in (day, day[: len("YYYY-MM")])
-            )
-        return Spent(in_day, in_month)
+            return ledger.spent(db, link, day, month_began)
+
+    def book(self, *bookings: Booking) -> None:
+        """Book what was carried outside of runs."""
+        with self._transaction() as db:
+            for booking in bookings:
+                ledger.book(db, booking)
+
+    def meter(self, link: str) -> Meter | None:
+        """Return the last reading that was booked."""
+        with self._reading() as db:
+            return ledger.meter(db, link)
+
+    def visits(self, link: str) -> list[PastVisit]:
+        """List the planned runs of the last weeks, oldest first."""
+        with self._reading() as db:
+            return ledger.visits(db, link)
+
+    def told(self, link: str, what: str, day: str) -> bool:
+        """Whether this was said on this day already."""
+        with self._reading() as db:
+            row = db.execute("SELECT 1 FROM told WHERE link=? AND what=? AND day=?", (link, what, day)).fetchone()
+        return row is not None
+
+    def tell(self, link: str, what: str, day: str) -> None:
+        """Note that this was said on this day."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (link, what, day))
+
+    def balance(self, link: str) -> Balance | None:
+        """Return what the operator said last."""
+        with self._reading() as db:
+            row = db.execute("SELECT at, remaining_bytes, doubt, text FROM balances WHERE link=?", (link,)).fetchone()
+        return Balance(*row) if row is not None else None
+
+    def keep_balance(self, link: str, balance: Balance) -> None:
+        """Record what the operator said."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO balances VALUES (?, ?, ?, ?, ?)", (link, *balance))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -265,7 +319,7 @@ def _rank(result: Result) -> int:
 
 def _open_or_replace(path: Path) -> sqlite3.Connection:
     try:
-        db = open_database(path, _SCHEMA, user_version=_VERSION)
+        db = open_database(path, _SCHEMA + ledger.SCHEMA, user_version=_VERSION)
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict == "ok":
             return db
@@ -279,7 +333,7 @@ def _open_or_replace(path: Path) -> sqlite3.Connection:
         if (part := Path(f"{path}{suffix}")).exists():
             part.replace(f"{aside}{suffix}")
     log.error("%s is damaged (%s): kept as %s and not sent; a new spool begins", path, verdict, aside)
-    return open_database(path, _SCHEMA, user_version=_VERSION)
+    return open_database(path, _SCHEMA + ledger.SCHEMA, user_version=_VERSION)
 
 
 def _free_name(path: Path) -> Path:

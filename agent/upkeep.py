@@ -90,8 +90,8 @@ class Upkeep:
 
     def _look_after(self, link: Link) -> None:
         def work() -> None:
-            if self._bringer.ended(link):
-                log.info("%s: the data call has ended: %s", link.name, self._bringer.again(link))
+            if self._bringer.due(link):
+                log.info("%s: brought up again: %s", link.name, self._bringer.again(link))
             self.ladder.consult(link)
 
         self._guarded(work)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.journal import ProbeStatus
+    from wire.messages import ResponderStatus
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
             client_id=config.client_id,
             on_stored=writer.wake if writer else lambda: None,
             on_status=_status_points(writer) if writer else lambda *_: None,
+            on_responder=_responder_points(writer) if writer else lambda *_: None,
         )
         log.info("journal %s, sink %s", config.journal.path, config.sink.kind)
         if writer:
@@ -116,6 +118,10 @@ def _status_points(writer: Writer) -> Callable[[ProbeStatus, int], None]:
         writer.add_status(points.status_line(codec.decode(status.payload, Status), received_us))
 
     return write
+
+
+def _responder_points(writer: Writer) -> Callable[[ResponderStatus, int], None]:
+    return lambda status, received_us: writer.add_status(points.responder_line(status, received_us))
 
 
 def _check_config(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from collector.journal import Cause, Entry, Parked, ProbeStatus, Stage
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
-from wire.messages import Ack, Refusal, Result, ResultId, Status
+from wire.messages import Ack, Refusal, ResponderStatus, Result, ResultId, Status
 
 MAX_RESULTS_PER_MESSAGE: Final = 5000
 MAX_SEQ: Final = 2**63 - 1
@@ -36,6 +36,7 @@ class Intake(msgspec.Struct):
 
     results: list[Entry] = []
     statuses: list[ProbeStatus] = []
+    responders: list[ResponderStatus] = []
     parked: list[Parked] = []
     refused: dict[tuple[str, str], list[Refusal]] = {}
 
@@ -51,6 +52,8 @@ class Intake(msgspec.Struct):
             self._take_results(arrival, address.probe_id)
         elif address.leaf == topics.STATUS:
             self._take_status(arrival, address.probe_id)
+        elif address.leaf == topics.RESPONDER:
+            self._take_responder(arrival, address.probe_id)
         else:
             self._park(arrival, Cause.STRAY_TOPIC, f"nothing is expected on '{address.leaf}'", arrival.payload)
 
@@ -91,6 +94,19 @@ class Intake(msgspec.Struct):
             self._park(arrival, Cause.FOREIGN_PROBE, f"says it is of '{status.probe_id}'", arrival.payload)
         else:
             self.statuses.append(ProbeStatus(probe_id, arrival.payload))
+
+    def _take_responder(self, arrival: Arrival, responder: str) -> None:
+        if not arrival.payload:
+            return  # as above
+        try:
+            status = codec.decode(arrival.payload, ResponderStatus)
+        except Undecodable as error:
+            self._park(arrival, Cause.UNDECODABLE, str(error), arrival.payload)
+            return
+        if status.responder != responder:
+            self._park(arrival, Cause.FOREIGN_PROBE, f"says it is of '{status.responder}'", arrival.payload)
+        else:
+            self.responders.append(status)
 
     def _refuse(self, arrival: Arrival, probe_id: str, cause: Cause, detail: str, item: bytes) -> None:
         """Park one result and, where it says who it is, tell the probe that it will never be taken."""

@@ -9,11 +9,25 @@ control character ever stands in a tag, and no line break in a string field, bec
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from wire.messages import Dropped, Echo, Failed, Latency, Radio, Recovery, Result, Status, Throughput, Transfer
+from wire.messages import (
+    Dropped,
+    Echo,
+    Failed,
+    Latency,
+    PlanState,
+    Radio,
+    Recovery,
+    ResponderStatus,
+    Result,
+    Status,
+    Throughput,
+    Transfer,
+)
 
 if TYPE_CHECKING:
     from wire.radio import RadioReading
@@ -30,7 +44,8 @@ _TAG: Final = str.maketrans(
     {'"': "'", "\\": "/", ",": "\\,", "=": "\\=", " ": "\\ "} | dict.fromkeys(map(chr, _CONTROL), "\\ ")
 )
 _STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(chr, _CONTROL), " "))
-_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery", "plan")
 
 
 def line(result: Result) -> str:
@@ -65,6 +80,9 @@ def line(result: Result) -> str:
         kind, radio = "recovery", (outcome.after or outcome.before).radio
         fields |= _recovery(outcome)
         fields |= _radio(radio)
+    elif isinstance(outcome, PlanState):
+        kind = "plan"
+        fields |= _plan(outcome)
     else:
         kind = "dropped"
         fields |= _dropped(outcome)
@@ -84,6 +102,22 @@ def status_line(status: Status, received_us: int) -> str:
         "agent_version": status.agent_version,
     }
     return _write("probe", {"probe": status.probe_id, "site": status.site}, fields, at_us * 1000)
+
+
+def responder_line(status: ResponderStatus, received_us: int) -> str:
+    """Write a responder's status as a point of `responder`, with what it has counted since its start as fields."""
+    at_us = microseconds(status.at) if status.at is not None and status.online else received_us
+    fields: Fields = {
+        "online": status.online,
+        "ports": status.ports,
+        "link_mbps": status.link_mbps,
+        "lent_mbps": status.lent_mbps,
+        "testing": status.testing,
+        "waiting": status.waiting,
+        "turned_away": status.turned_away,
+        **{f"{name}_count": count for name, count in status.counts.items() if _NAME.fullmatch(name)},
+    }
+    return _write("responder", {"responder": status.responder}, fields, at_us * 1000)
 
 
 def microseconds(moment: datetime) -> int:
@@ -186,6 +220,25 @@ def _recovery(outcome: Recovery) -> Fields:
         "after_detail": (outcome.after.detail or None) if outcome.after else None,
         "cured": outcome.cured,
         "detail": outcome.detail or None,
+    }
+
+
+def _plan(outcome: PlanState) -> Fields:
+    return {
+        "day": outcome.day,
+        "quota_day_bytes": outcome.quota_day_mb * 1_000_000 if outcome.quota_day_mb is not None else None,
+        "quota_month_bytes": outcome.quota_month_mb * 1_000_000 if outcome.quota_month_mb is not None else None,
+        "spent_day_bytes": outcome.spent_day_bytes,
+        "spent_month_bytes": outcome.spent_month_bytes,
+        "left_bytes": outcome.left_bytes,
+        "left_by_hand_bytes": outcome.left_by_hand_bytes,
+        "allowance_bytes": outcome.allowance_bytes,
+        "runs_planned": outcome.runs_planned,
+        "runs_made": outcome.runs_made,
+        "runs_dropped": outcome.runs_dropped,
+        "uploads_dropped": outcome.uploads_dropped,
+        "remaining_bytes": outcome.remaining_bytes,
+        "balance_doubt": outcome.balance_doubt,
     }
 
 

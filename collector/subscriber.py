@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
     from collector.journal import Entry, Journal, ProbeStatus
+    from wire.messages import ResponderStatus
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +118,18 @@ class Subscriber:
         client_id: str,
         on_stored: Callable[[], None],
         on_status: Callable[[ProbeStatus, int], None],
+        on_responder: Callable[[ResponderStatus, int], None] = lambda *_: None,
     ) -> None:
         """Prepare; raise CredentialsError. Takes over `journal`, a connection of its own.
 
-        `on_stored` is called after each transaction, `on_status` for each status with its arrival in µs since 1970.
+        `on_stored` is called after each transaction, `on_status` and `on_responder` for each status with its arrival in
+        µs since 1970.
         """
         self._settings = settings
         self._journal = journal
         self._on_stored = on_stored
         self._on_status = on_status
+        self._on_responder = on_responder
         self._queue = Queue()
         self._stopping = threading.Event()
         self._connection = 0
@@ -186,7 +190,8 @@ class Subscriber:
         self._connected_at_s = time.monotonic()
         self._trouble = ""
         log.info("connected to the broker; session %s", "resumed" if flags.session_present else "new")
-        client.subscribe([(topics.every_probe(topics.RESULT), 1), (topics.every_probe(topics.STATUS), 1)])
+        leaves = (topics.RESULT, topics.STATUS, topics.RESPONDER)
+        client.subscribe([(topics.every_probe(leaf), 1) for leaf in leaves])
 
     def _not_connected(self, _: Client, __: object) -> None:
         error = sys.exc_info()[1]  # paho calls this while it handles the error
@@ -268,6 +273,8 @@ class Subscriber:
         self._on_stored()
         for status in intake.statuses:
             self._on_status(status, received_us)
+        for responder in intake.responders:
+            self._on_responder(responder, received_us)
 
     def _say_quarantined(self, intake: Intake, conflicts: Sequence[Entry]) -> None:
         """Say it, but not as often as a hostile sender would like; `probe-collector stats` counts them all."""

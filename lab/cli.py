@@ -18,6 +18,7 @@ examples:
   sudo probe-lab demo                    three sites measure for two minutes; then the summary
   probe-lab demo --loopback              the same without root: no namespaces, no shaping
   sudo probe-lab bench cell              does an emulated link carry what it promises?
+  probe-lab simulate plan                what 300 links measure and spend in a month of their data plans
   probe-lab modem --help                 one simulated modem on a pseudo-terminal
 """
 
@@ -46,8 +47,10 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lab import demo  # noqa: PLC0415  # here an interruption is already quiet
+    from lab import demo, simulate_plan  # noqa: PLC0415  # here an interruption is already quiet
     from lab.cell import bench  # noqa: PLC0415  # the same
+    from lab.lending import bench as lease  # noqa: PLC0415  # the same
+    from lab.lending import capacity, stuck  # noqa: PLC0415  # the same
     from lab.modem import command as modem  # noqa: PLC0415  # the same
     from lab.modem import soak  # noqa: PLC0415  # the same
 
@@ -61,9 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_parser(commands)
     modem.add_parser(commands)
     benches = commands.add_parser("bench", help="how well parts of the lab do")
-    bench.add_parser(benches.add_subparsers(required=True, metavar="PART"))
+    parts = benches.add_subparsers(required=True, metavar="PART")
+    bench.add_parser(parts)
+    lease.add_parser(parts)
+    stuck.add_parser(parts)
+    capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
+    capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))
     soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")
     soak.add_parser(soaks.add_subparsers(required=True, metavar="PART"))
+    simulations = commands.add_parser("simulate", help="what would take a month, in seconds")
+    simulate_plan.add_parser(simulations.add_subparsers(required=True, metavar="PART"))
     return parser
 
 

@@ -23,6 +23,7 @@ Document = dict[str, Any]
 DATABASE: Final = "probefleet"
 RESPONDER_ID: Final = "core"
 LEASE_MAX_S: Final = 60
+LEASES_PER_HOUR: Final = 3600  # a lab's probe is in a hurry
 PORTS_LENT: Final = (
     2  # one test (a download and an upload) at a time: two would share this machine and disturb each other
 )
@@ -120,6 +121,8 @@ def responder(place: Place, folder: Path) -> Document:
         "bind_address": place.host,
         "ports": {"first": place.iperf_port, "last": place.iperf_port + PORTS_LENT - 1},
         "max_length_s": LEASE_MAX_S,
+        "per_probe": {"in_an_hour": LEASES_PER_HOUR},
+        "status_file": str(folder / "status.json"),
         "irtt": {"port": place.irtt_port},
     }
 

@@ -28,7 +28,7 @@ class Program:
     """One of our commands. `prefix` runs it elsewhere, such as `("ip", "netns", "exec", "core")`; it must exec."""
 
     def __init__(self, name: str, module: str, config: Path, *, prefix: Sequence[str] = ()) -> None:
-        """Plan `python -m <module> run --config <config>`; it works in the config's folder."""
+        """Plan `python -m <module> run --config <config>`; all it writes is in the config's folder."""
         self.name = name
         self.config = config
         self.log_file = config.parent / "log"
@@ -53,6 +53,10 @@ class Program:
                         stdout=log,
                         stderr=log,
                         cwd=self.config.parent,
+                        env={
+                            **os.environ,
+                            "TMPDIR": str(self.config.parent),
+                        },  # what it leaves when killed goes with us
                         process_group=0,
                     )
             except OSError as error:

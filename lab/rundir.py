@@ -23,7 +23,7 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "probe-lab-"
+PREFIX: Final = "probe-lab-run-"
 _SESSION: Final = "session"
 _GONE_WITHIN_S: Final = 5.0
 

@@ -242,11 +242,13 @@ def broker_acl(users: Iterable[str]) -> str:
         "collector": [
             f"topic read {topics.every_probe(topics.RESULT)}",
             f"topic read {topics.every_probe(topics.STATUS)}",
+            f"topic read {topics.every_probe(topics.RESPONDER)}",
             f"topic write {topics.every_probe(topics.ACK)}",
         ],
         "responder": [
             f"topic read {topics.every_probe(topics.LEASE_REQUEST)}",
             f"topic write {topics.every_probe(topics.LEASE_GRANT)}",
+            f"topic write {topics.every_probe(topics.RESPONDER)}",
         ],
     }
     blocks = (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lab.fleet import Fleet
     from wire.messages import Result
 
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 300.0
 BRISK: Final = Pace(throughput_s=12, latency_s=10, radio_s=5, duration_s=2)
 _POLL_S: Final = 0.05
 

@@ -8,17 +8,22 @@ import logging
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from base import logs
 from base.broker import CredentialsError, read_credentials
 from base.configfile import ConfigError
+from base.table import render
 from responder import settings as configuration
+from responder import standing
 from responder.desk import Desk
 from responder.lender import Lender
-from responder.servers import missing_tools
+from responder.servers import ServerError, missing_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +41,8 @@ examples:
   probe-responder check-config --config responder.yaml    is the file right?
   probe-responder run --config responder.yaml             lend iperf3 servers until Ctrl-C or SIGTERM
   probe-responder run --verbose                           with the file in /etc/probefleet
+  probe-responder status                                  who tests, who waits, what was refused or freed
+  probe-responder status --json                           the same for machines
 """
 
 
@@ -57,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         return WRONG_USAGE
     if args.command == "check-config":
         return _check(args.config, settings, as_json=args.json)
+    if args.command == "status":
+        return _status(settings, as_json=args.json)
     logs.set_up(verbose=args.verbose)
     return _serve(settings)
 
@@ -70,7 +79,11 @@ def _serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    lender = Lender(settings)
+    try:
+        lender = Lender(settings)
+    except ServerError as error:
+        log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
+        return DID_NOT_WORK
     try:
         desk = Desk(settings, lender)
         lender.open()
@@ -111,8 +124,41 @@ def _check(path: Path, settings: Settings, *, as_json: bool) -> int:
     return DID_NOT_WORK if complaints else FINE
 
 
+def _status(settings: Settings, *, as_json: bool) -> int:
+    """Print what the running responder last wrote down."""
+    try:
+        now = standing.read(settings.status_file, now=datetime.now(UTC))
+    except standing.StandingError as error:
+        print(error, file=sys.stderr)
+        return DID_NOT_WORK
+    if as_json:
+        print(msgspec.json.encode(now).decode())
+        return FINE
+    status = now.status
+    print(
+        f"{status.responder}: {status.testing} testing, {status.waiting} waiting, {status.turned_away} turned away and"
+        f" not served since; {status.lent_mbps:g} of {status.link_mbps:g} Mbit/s promised"
+    )
+    holders = [(holder, "tests") for holder in now.testing] + [(holder, "waits") for holder in now.waiting]
+    if holders:
+        head = ("probe", "link", "", "ports", "starts in s", "ends in s", "Mbit/s", "cell", "from")
+        rows = [
+            (
+                *(holder.probe, holder.link, what, " ".join(map(str, holder.ports))),
+                *(holder.starts_in_s, holder.ends_in_s, holder.mbps, holder.cell, " ".join(holder.clients) or None),
+            )
+            for holder, what in holders
+        ]
+        print("\n" + render(head, rows))
+    print(
+        "\n" + render(("since the start", "count"), [(name.replace("_", " "), n) for name, n in status.counts.items()])
+    )
+    return FINE
+
+
 def _tools(settings: Settings) -> list[str]:
-    return ["setpriv", "iperf3", *(["irtt"] if settings.irtt is not None else [])]
+    guard = ["openssl"] if settings.authenticate else []
+    return ["setpriv", "stdbuf", "iperf3", "ss", *guard, *(["irtt"] if settings.irtt is not None else [])]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,7 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--verbose", action="store_true", help="log more")
     check = commands.add_parser("check-config", help="read the configuration and say whether it will work here")
     check.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    for command in (serve, check):
+    status = commands.add_parser("status", help="say who tests, who waits, and what was refused")
+    status.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    for command in (serve, check, status):
         command.add_argument(
             "--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s", metavar="FILE"
         )

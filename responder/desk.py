@@ -1,7 +1,8 @@
 """Where probes ask for leases: the responder's door to MQTT.
 
 Hears `lease/request` of every probe, answers on `lease/grant` of the same. A message that is no request, or speaks for
-another probe than its topic's, is counted and ignored. The session is clean: a request from before is worth nothing.
+another probe than its topic's, is counted and ignored; so is, in silence, one that names another responder. The session
+is clean: a request from before is worth nothing. The responder's own status is retained, with a last will.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import logging
 import queue
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from base.broker import make_client
+from responder import standing
 from wire import codec, topics
-from wire.messages import LeaseRequest
+from wire.messages import LeaseRequest, ResponderStatus
 
 if TYPE_CHECKING:
     import threading
@@ -26,12 +31,17 @@ if TYPE_CHECKING:
 
     from responder.lender import Lender
     from responder.settings import Settings
+    from wire.messages import LeaseReply
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 2048
 _MAX_WAITING: Final = 1000
 _TICK_S: Final = 0.2
+_BUSY_TICK_S: Final = 0.05
+"""While somebody holds or waits for a lease: a server that has ended is the next one's turn."""
+STATUS_EVERY_S: Final = 60.0
+"""How often the broker hears of the responder; `probe-responder status` knows more, and sooner."""
 _COMPLAIN_EVERY_S: Final = 10.0
 
 
@@ -48,6 +58,10 @@ class Desk:
         self.ignored: Counter[str] = Counter()
         """Messages that were no requests, by what was wrong with them."""
         self._broker = settings.broker
+        self._responder_id = settings.responder_id
+        self._status_file = settings.status_file
+        self._file_trouble = ""
+        self._file_due_s = self._status_due_s = float("-inf")
         self._lender = lender
         self._clock = clock
         self._complained_s = float("-inf")
@@ -63,17 +77,23 @@ class Desk:
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set. A broker that cannot be reached, or goes away, is waited for."""
+        gone = ResponderStatus(responder=self._responder_id, online=False)
+        self._client.will_set(self._status_topic, codec.encode(gone), qos=1, retain=True)
         self._client.connect_async(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_s)
         self._client.loop_start()
         try:
             while not stop.is_set():
                 self._lender.tick()
+                self._tell()
                 try:
-                    heard = self._heard.get(timeout=_TICK_S)
+                    heard = self._heard.get(timeout=_BUSY_TICK_S if self._lender.leases else _TICK_S)
                 except queue.Empty:
                     continue
                 self._handle(heard)
         finally:
+            self._status_file.unlink(missing_ok=True)
+            if self._client.is_connected():
+                self._client.publish(self._status_topic, codec.encode(gone), qos=1, retain=True)
             self._client.disconnect()
             self._client.loop_stop()
 
@@ -81,12 +101,38 @@ class Desk:
         request = read(heard.topic, heard.payload)
         if isinstance(request, str):
             self._ignore(heard.topic, request)
-            return
-        reply = self._lender.answer(request)
+        elif request.responder in {None, self._responder_id}:
+            self._send(request.probe_id, self._lender.answer(request))
+
+    def _send(self, probe_id: str, reply: LeaseReply) -> None:
         if not self._client.is_connected():
-            log.warning("%s: the broker is gone, the answer is not sent", request.probe_id)
+            log.warning("%s: the broker is gone, the answer is not sent", probe_id)
             return
-        self._client.publish(topics.topic(request.probe_id, topics.LEASE_GRANT), codec.encode(reply), qos=1)
+        self._client.publish(topics.topic(probe_id, topics.LEASE_GRANT), codec.encode(reply), qos=1)
+
+    def _tell(self) -> None:
+        """Send what probes are to hear, and say how things stand, when it is time to."""
+        for news in self._lender.take_news():
+            self._send(news.probe_id, news.reply)
+        now_s = self._clock()
+        self._lender.counts["ignored"] = self.ignored.total()
+        if now_s >= self._file_due_s:
+            self._file_due_s = now_s + standing.WRITE_EVERY_S
+            try:
+                standing.write(self._status_file, standing.take(self._lender, now_s))
+                self._file_trouble = ""
+            except OSError as error:
+                if str(error) != self._file_trouble:
+                    self._file_trouble = str(error)
+                    log.warning("status_file: %s; `probe-responder status` will not work", error)
+        if now_s >= self._status_due_s and self._client.is_connected():
+            self._status_due_s = now_s + STATUS_EVERY_S
+            status = msgspec.structs.replace(self._lender.status(), at=datetime.now(UTC))
+            self._client.publish(self._status_topic, codec.encode(status), qos=1, retain=True)
+
+    @property
+    def _status_topic(self) -> str:
+        return topics.topic(self._responder_id, topics.RESPONDER)
 
     def _ignore(self, topic: str, why: str) -> None:
         self.ignored[why.partition(":")[0]] += 1
@@ -111,6 +157,7 @@ class Desk:
             return
         log.info("connected to broker %s", where)
         client.subscribe(topics.every_probe(topics.LEASE_REQUEST), qos=1)
+        self._status_due_s = float("-inf")
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
         log.warning("broker %s:%d cannot be reached; trying on", self._broker.host, self._broker.port)

@@ -1,31 +1,68 @@
-"""The book of leases: which port is lent to whom until when. Pure: no process, no socket; time is an argument.
+"""The book of leases: which ports are lent to whom from when to when. Pure: no process, no socket; time is an argument.
 
-Rules. A port is in at most one lease. A probe's link holds at most one lease. The same request asked twice gets the
-same lease; a new request of the same link ends the old one. Expiry frees. Times are seconds of one monotonic clock.
+Rules. A port is in at most one lease at a time; the tests of one moment never ask more of the server's link than it
+has; a cell never carries two tests; a probe never holds more leases at once than it may, a link never more than one.
+The same request asked twice gets the same lease; a new request of the same link ends the old one. What does not fit now
+is booked, at the first moment inside the request's window where it fits if everybody else stays to the last second. A
+booking starts earlier when others end earlier, in the order of asking, and never later (conservative backfilling).
+Times are seconds of one monotonic clock.
+
+Fair: who was turned away goes before who was not. While links are known that were turned away more often than the one
+that asks, the last part of its window is not for it: it may book into the first half of its window, after one refusal
+into the first three quarters, and so on; whoever was turned away most often may book into the whole of it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from wire.messages import LeaseRequest
 
 _REMEMBER_S: Final = 600.0
 """How long a link's last served request is known: a copy delivered late must not lend ports to nobody."""
 
+OWED_S: Final = 4 * 3600.0
+"""How long a refusal gives its link precedence: long enough for a probe that measures every three hours."""
+
+_HOUR_S: Final = 3600.0
+
+_Link = tuple[str, str]
+
+
+class Limits(NamedTuple):
+    """What one request, one probe and all together may have."""
+
+    max_length_s: float = 120.0
+    max_transfers: int = 2
+    link_mbps: float = 1000.0
+    default_mbps: float = 50.0
+    max_mbps: float = 1000.0
+    leases_per_probe: int = 2
+    leases_per_hour: int = 60
+
 
 class Lease(NamedTuple):
-    """Ports lent to one link of one probe, until `expires_s`."""
+    """Ports lent to one link of one probe from `starts_s` to `expires_s`; `running` once its servers are due."""
 
     token: str
     probe_id: str
     link: str
     request_id: str
     ports: tuple[int, ...]
+    starts_s: float
     expires_s: float
+    mbps: float
+    cell: str | None = None
+    running: bool = True
+
+    @property
+    def length_s(self) -> float:
+        """How long it lasts."""
+        return self.expires_s - self.starts_s
 
 
 class Lent(NamedTuple):
@@ -37,7 +74,7 @@ class Lent(NamedTuple):
 
 
 class Full(NamedTuple):
-    """Too few ports are free; in `retry_in_s` enough will be, at the latest."""
+    """Nothing fits the window; in `retry_in_s` it will, at the latest."""
 
     retry_in_s: float
     ended: Lease | None = None
@@ -49,25 +86,36 @@ class Refused(NamedTuple):
     why: str
 
 
+class _TurnedAway(NamedTuple):
+    times: int
+    last_s: float
+
+
 class Book:
     """All leases of one responder."""
 
-    def __init__(self, ports: Iterable[int], *, max_length_s: float, max_transfers: int) -> None:
+    def __init__(self, ports: Iterable[int], limits: Limits) -> None:
         self._ports = tuple(dict.fromkeys(ports))
-        self._max_length_s = max_length_s
-        self._max_transfers = min(max_transfers, len(self._ports))
-        self._leases: dict[tuple[str, str], Lease] = {}
+        self._limits = limits._replace(max_transfers=min(limits.max_transfers, len(self._ports)))
+        self._leases: dict[_Link, Lease] = {}
         self._set_aside: dict[int, float] = {}
-        self._served: dict[tuple[str, str], tuple[str, float]] = {}
+        self._served: dict[_Link, tuple[str, float]] = {}
+        self._turned_away: dict[_Link, _TurnedAway] = {}
+        self._lent_at_s: dict[str, deque[float]] = {}
         self._next = 0
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """Those that stand."""
+        """Those that stand, running and booked, in the order of asking."""
         return tuple(self._leases.values())
 
+    @property
+    def owed(self) -> int:
+        """How many links were turned away and not served since."""
+        return len(self._turned_away)
+
     def ask(self, request: LeaseRequest, now_s: float, token: str) -> Lent | Full | Refused:
-        """Lend ports for a request, under `token` if it is a new lease. Call `expire` first."""
+        """Lend or book ports for a request, under `token` if it is a new lease. Call `expire` first."""
         refusal = self._limit_broken(request)
         if refusal is not None:
             return Refused(refusal)
@@ -79,20 +127,54 @@ class Book:
             return Refused("this request was served before; ask with a new request_id")
         if held is not None:
             self.end(held)
-        free = self._free_ports(now_s)
-        if len(free) < request.transfers:
-            return Full(self._wait_s(request.transfers - len(free), now_s), ended=held)
-        ports = tuple(free[: request.transfers])
-        self._next = self._ports.index(ports[-1]) + 1
-        lease = Lease(token, *link, request.request_id, ports, now_s + request.length_s)
+        wish = self._wish(request, token)
+        if (wait_s := self._hourly_wait_s(request.probe_id, now_s)) > 0:
+            return Full(wait_s, ended=held)  # it has had its share: that is no refusal to make good
+        place = next(self._places(wish, now_s), None)
+        if place is None:
+            raise AssertionError("when everybody has left, every wish within the limits fits")
+        if place.starts_s - now_s > request.window_s * self._share(link):
+            times = self._turned_away[link].times if link in self._turned_away else 0
+            self._turned_away[link] = _TurnedAway(times + 1, now_s)
+            return Full(place.starts_s - now_s, ended=held)
+        lease = place._replace(running=place.starts_s <= now_s)
+        self._next = self._ports.index(lease.ports[-1]) + 1
         self._leases[link] = lease
         self._served[link] = (request.request_id, now_s)
+        self._turned_away.pop(link, None)
+        self._lent_at_s.setdefault(request.probe_id, deque()).append(now_s)
         return Lent(lease, fresh=True, ended=held)
+
+    def due(self, now_s: float) -> list[Lease]:
+        """Start every booking whose time has come or that fits already, those that asked first first; return them."""
+        started = []
+        for booked in [lease for lease in self._leases.values() if not lease.running]:
+            ahead = self._place(booked, now_s, now_s)
+            if booked.starts_s <= now_s:  # the hour it was promised: nobody else counts on its place
+                lease = booked._replace(running=True)
+            elif ahead is not None:
+                lease = ahead._replace(running=True)
+            else:
+                continue
+            self._leases[booked.probe_id, booked.link] = lease
+            started.append(lease)
+        return started
+
+    def rebook(self, lease: Lease, now_s: float, *, within_s: float) -> Lease | None:
+        """Find another place for a lease whose ports turned out to be taken; None, and it is over, if there is none."""
+        self.undo(lease)
+        place = next(self._places(lease, now_s), None)
+        if place is None or place.starts_s - now_s > within_s:
+            return None
+        moved = place._replace(running=place.starts_s <= now_s)
+        self._leases[lease.probe_id, lease.link] = moved
+        self._served[lease.probe_id, lease.link] = (lease.request_id, now_s)
+        return moved
 
     def end(self, lease: Lease) -> None:
         """Free the ports of a lease. Does nothing if it is over already."""
         link = (lease.probe_id, lease.link)
-        if self._leases.get(link) == lease:
+        if link in self._leases and self._leases[link].token == lease.token:
             del self._leases[link]
 
     def undo(self, lease: Lease) -> None:
@@ -107,30 +189,84 @@ class Book:
             self.end(lease)
         self._set_aside = {port: until_s for port, until_s in self._set_aside.items() if until_s > now_s}
         self._served = {link: last for link, last in self._served.items() if last[1] + _REMEMBER_S > now_s}
+        self._turned_away = {link: last for link, last in self._turned_away.items() if last.last_s + OWED_S > now_s}
+        for probe_id, lent_at_s in list(self._lent_at_s.items()):
+            while lent_at_s and lent_at_s[0] + _HOUR_S <= now_s:
+                lent_at_s.popleft()
+            if not lent_at_s:
+                del self._lent_at_s[probe_id]
         return over
 
     def set_aside(self, port: int, until_s: float) -> None:
         """Do not lend a port until then: somebody else uses it."""
         self._set_aside[port] = until_s
 
+    # --- finding a place ----------------------------------------------------------------------------------------------
+
     def _limit_broken(self, request: LeaseRequest) -> str | None:
-        if request.length_s > self._max_length_s:
-            return f"length_s {request.length_s:g} is over this responder's limit of {self._max_length_s:g} s"
-        if request.transfers > self._max_transfers:
-            return f"{request.transfers} transfers are over this responder's limit of {self._max_transfers}"
+        limits = self._limits
+        if request.length_s > limits.max_length_s:
+            return f"length_s {request.length_s:g} is over this responder's limit of {limits.max_length_s:g} s"
+        if request.transfers > limits.max_transfers:
+            return f"{request.transfers} transfers are over this responder's limit of {limits.max_transfers}"
         return None
 
-    def _free_ports(self, now_s: float) -> list[int]:
-        """Name the free ports, those after the last one lent first: a port rests as long as possible."""
-        taken = {port for lease in self._leases.values() for port in lease.ports}
-        taken |= {port for port, until_s in self._set_aside.items() if until_s > now_s}
-        in_turn = self._ports[self._next :] + self._ports[: self._next]
-        return [port for port in in_turn if port not in taken]
+    def _wish(self, request: LeaseRequest, token: str) -> Lease:
+        """Write the request as a lease that has no place yet."""
+        limits = self._limits
+        mbps = min(request.expected_mbps or limits.default_mbps, limits.max_mbps, limits.link_mbps)
+        cell = f"{request.operator} {request.cell}" if request.operator and request.cell else None
+        no_ports = (0,) * request.transfers
+        return Lease(
+            token, request.probe_id, request.link, request.request_id, no_ports, 0.0, request.length_s, mbps, cell
+        )
 
-    def _wait_s(self, missing: int, now_s: float) -> float:
-        """Say when `missing` more ports are free, if nobody ends early."""
-        free_at_s = {port: until_s for port, until_s in self._set_aside.items() if until_s > now_s}
-        for lease in self._leases.values():
-            for port in lease.ports:
-                free_at_s[port] = max(free_at_s.get(port, 0.0), lease.expires_s)
-        return sorted(free_at_s.values())[missing - 1] - now_s
+    def _share(self, link: _Link) -> float:
+        """Say how much of its window a link may use."""
+        own = self._turned_away[link].times if link in self._turned_away else 0
+        most = max((others.times for others in self._turned_away.values()), default=0)
+        return 1.0 if own >= most else 1.0 - 0.5 ** (own + 1)
+
+    def _hourly_wait_s(self, probe_id: str, now_s: float) -> float:
+        lent_at_s = self._lent_at_s.get(probe_id, ())
+        if len(lent_at_s) < self._limits.leases_per_hour:
+            return 0.0
+        return max(lent_at_s[-self._limits.leases_per_hour] + _HOUR_S - now_s, 0.0)
+
+    def _places(self, wish: Lease, now_s: float) -> Iterator[Lease]:
+        """Go through the places where it fits, the earliest first: now, or a moment when something becomes free."""
+        moments = {now_s} | {lease.expires_s for lease in self._leases.values()} | set(self._set_aside.values())
+        for moment_s in sorted(moments):
+            if moment_s >= now_s and (place := self._place(wish, moment_s, now_s)) is not None:
+                yield place
+
+    def _place(self, wish: Lease, starts_s: float, now_s: float) -> Lease | None:
+        """Put the wish at that moment, if it fits to its end whatever the others do."""
+        expires_s = starts_s + wish.length_s
+        beside = [
+            lease
+            for lease in self._leases.values()
+            if lease.starts_s < expires_s and lease.expires_s > max(starts_s, now_s) and lease.token != wish.token
+        ]
+        if wish.cell is not None and any(lease.cell == wish.cell for lease in beside):
+            return None
+        if sum(lease.probe_id == wish.probe_id for lease in beside) >= self._limits.leases_per_probe:
+            return None
+        if wish.mbps + _peak_mbps(beside, starts_s) > self._limits.link_mbps:
+            return None
+        taken = {port for lease in beside for port in lease.ports}
+        taken |= {port for port, until_s in self._set_aside.items() if until_s > starts_s}
+        in_turn = self._ports[self._next :] + self._ports[: self._next]  # a port rests as long as possible
+        free = [port for port in in_turn if port not in taken]
+        if len(free) < len(wish.ports):
+            return None
+        return wish._replace(ports=tuple(free[: len(wish.ports)]), starts_s=starts_s, expires_s=expires_s)
+
+
+def _peak_mbps(leases: list[Lease], from_s: float) -> float:
+    """Add up what is promised at the fullest moment from then on; it is one at which a lease starts."""
+    moments = {from_s} | {lease.starts_s for lease in leases if lease.starts_s > from_s}
+    return max(
+        (sum(lease.mbps for lease in leases if lease.starts_s <= at_s < lease.expires_s) for at_s in moments),
+        default=0.0,
+    )

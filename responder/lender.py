@@ -1,17 +1,20 @@
-"""Leases made good: what the book lends gets servers, what the book ends loses them. Knows nothing of MQTT."""
+"""Leases made good: what the book lends gets servers when it is due, what ends loses them. Knows nothing of MQTT."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from responder import servers
+from responder import servers, watch
 from responder.echo import Echo
 from responder.leases import Book, Full, Lease, Lent, Refused
-from responder.servers import PortTaken, Server, ServerError
-from wire.messages import Busy, Denied, Granted, LeaseReply, LeaseRequest
+from responder.servers import Gate, Login, PortTaken, ServerError
+from responder.tenancy import Tenancy
+from responder.watch import State, WatchError
+from wire.messages import Busy, Denied, Granted, LeaseReply, LeaseRequest, ResponderStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,24 +25,74 @@ log = logging.getLogger(__name__)
 
 SET_ASIDE_S: Final = 60.0
 """For how long a port that somebody else uses is not lent."""
+LOOK_EVERY_S: Final = 0.5
 _ATTEMPTS: Final = 4
 _SHORTEST_WAIT_S: Final = 1.0
+_WHY: Final = {State.STUCK: "its client has vanished", State.NOBODY: "nobody came"}
+_COUNT: Final = {State.STUCK: "stuck_freed", State.NOBODY: "nobody_came"}
+COUNTS: Final = (
+    "asked",
+    "granted",
+    "booked",
+    "busy",
+    "denied",
+    "done",
+    "expired",
+    "stuck_freed",
+    "nobody_came",
+    "strangers",
+    "ports_taken",
+    "ignored",
+)
+"""What is counted from the start of the responder on."""
+
+
+class News(NamedTuple):
+    """Something to tell a probe that did not just ask."""
+
+    probe_id: str
+    reply: LeaseReply
 
 
 class Lender:
     """Answers lease requests and keeps the servers; all of it from one thread, with `tick` at least twice a second."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make the key that guards the servers; raise ServerError."""
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
         self._settings = settings
         self._clock = clock
-        self._book = Book(settings.ports.all, max_length_s=settings.max_length_s, max_transfers=settings.max_transfers)
-        self._servers: dict[Lease, list[Server]] = {}
+        self._book = Book(settings.ports.all, settings.limits)
+        self._tenants: dict[str, Tenancy] = {}
+        self._news: list[News] = []
+        self._looked_s = clock()
+        self._blind = ""
+        self._gate = Gate() if settings.authenticate else None
         self._echo = Echo(settings.irtt.port, settings.bind_address) if settings.irtt is not None else None
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """The leases that stand."""
+        """The leases that stand, running and booked."""
         return self._book.leases
+
+    def clients(self, lease: Lease) -> tuple[str, ...]:
+        """Where the clients of a running lease came from: the operator's address, behind a carrier's NAT."""
+        return self._tenants[lease.token].clients if lease.token in self._tenants else ()
+
+    def status(self) -> ResponderStatus:
+        """Say what is lent now and what was counted."""
+        leases = self._book.leases
+        running = [lease for lease in leases if lease.running]
+        return ResponderStatus(
+            responder=self._settings.responder_id,
+            ports=len(self._settings.ports.all),
+            link_mbps=self._settings.link_mbps,
+            lent_mbps=round(sum(lease.mbps for lease in running), 1),
+            testing=len(running),
+            waiting=len(leases) - len(running),
+            turned_away=self._book.owed,
+            counts=dict(self.counts),
+        )
 
     def open(self) -> None:
         """Look which ports others use, and start the echo server."""
@@ -47,94 +100,200 @@ class Lender:
         for port in self._settings.ports.all:
             if not servers.is_free(port, self._settings.bind_address):
                 log.warning("port %d is in use by another program; not lent before it is free", port)
-                self._book.set_aside(port, now_s + SET_ASIDE_S)
+                self._set_aside(port, now_s)
         self.tick()
 
     def answer(self, request: LeaseRequest) -> LeaseReply:
-        """Lend, or say why not. Every server listens before Granted is returned."""
+        """Lend, book, or say why not. Servers that start now listen before Granted is returned."""
         self.tick()
         if request.transfers == 0:  # it only asks where the echo server is
-            return self._granted(request, None)
+            return self._granted(request.request_id, None)
+        self.counts["asked"] += 1
         for _ in range(_ATTEMPTS):
             decision = self._book.ask(request, self._clock(), secrets.token_urlsafe(12))
-            match decision:
-                case Refused(why):
-                    log.info("%s/%s: denied: %s", request.probe_id, request.link, why)
-                    return self._denied(request, why)
-                case Full(retry_in_s, ended):
-                    self._drop(ended, "its link asks anew")
-                    log.info("%s/%s: busy for %.0f s", request.probe_id, request.link, retry_in_s)
-                    return self._busy(request, retry_in_s)
-                case Lent(lease, fresh, ended):
-                    self._drop(ended, "its link asks anew")
-                    try:
-                        if not fresh or self._serve(lease):
-                            return self._granted(request, lease)
-                    except ServerError as error:
-                        log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
-                        return self._denied(request, "this responder cannot start its servers; see its log")
+            if isinstance(decision, Refused):
+                return self._denied(request, decision.why)
+            self._drop(decision.ended, "its link asks anew")
+            if isinstance(decision, Full):
+                return self._busy(request, decision.retry_in_s)
+            if (reply := self._honour(request, decision)) is not None:
+                return reply
         return self._busy(request, SET_ASIDE_S)
 
     def tick(self) -> None:
-        """Free what has ended or expired."""
+        """Free what has ended, expired or lost its client; start what is due. What is to be told is in `take_news`."""
         now_s = self._clock()
         for lease in self._book.expire(now_s):
-            self._drop(lease, "expired")
-        for lease, held in list(self._servers.items()):
-            ended = [server.ended() for server in held]  # each is asked: that also reads its output
-            if all(ended):
-                self._book.end(lease)
-                self._drop(lease, "done")
+            self._drop(lease, "expired", count="expired")
+        for tenant in list(self._tenants.values()):
+            self._judge(tenant, lambda tenant=tenant: tenant.tick(now_s))  # type: ignore[misc]  # bound at once
+        if now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            self._look(now_s)
+        for lease in self._book.due(now_s):
+            self._start_booked(lease)
         if self._echo is not None:
             self._echo.tick(now_s)
 
+    def take_news(self) -> list[News]:
+        """Hand over what probes are to be told without having asked again."""
+        news, self._news = self._news, []
+        return news
+
     def close(self) -> None:
         """End every server."""
-        for lease in list(self._servers):
+        for lease in self._book.leases:
             self._book.end(lease)
             self._drop(lease, "the responder ends")
         if self._echo is not None:
             self._echo.close()
+        if self._gate is not None:
+            self._gate.close()
 
-    def _serve(self, lease: Lease) -> bool:
-        """Start a fresh lease's servers; take it back if a port is taken (False) or none can start (ServerError)."""
+    def _honour(self, request: LeaseRequest, lent: Lent) -> LeaseReply | None:
+        """Answer with what the book lends; None if a port turned out to be taken, and the book is to be asked again."""
+        lease = lent.lease
+        if not lent.fresh:
+            return self._granted(request.request_id, lease)
+        if not lease.running:
+            return self._booked(lease)
         try:
-            self._servers[lease] = servers.start(lease.ports, self._settings.bind_address)
+            self._serve(lease)
         except PortTaken as taken:
-            log.warning("%s; not lent for %.0f s", taken, SET_ASIDE_S)
-            self._book.set_aside(taken.port, self._clock() + SET_ASIDE_S)
-        except ServerError:
+            self._set_aside(taken.port, self._clock())
             self._book.undo(lease)
-            raise
-        else:
-            left_s = lease.expires_s - self._clock()
-            log.info("%s/%s: lent ports %s for %.0f s", lease.probe_id, lease.link, _list(lease.ports), left_s)
-            return True
-        self._book.undo(lease)
-        return False
+            return None
+        except ServerError as error:
+            self._book.undo(lease)
+            log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
+            return self._denied(request, "this responder cannot start its servers; see its log")
+        self.counts["granted"] += 1
+        return self._granted(request.request_id, lease)
 
-    def _drop(self, lease: Lease | None, why: str) -> None:
-        held = self._servers.pop(lease, ()) if lease is not None else ()
-        if lease is None or not held:
+    # --- servers ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, tenant: Tenancy, ask: Callable[[], bool | State]) -> None:
+        """Free a lease whose tenant is done or gone."""
+        strangers = tenant.strangers
+        try:
+            said = ask()
+        except ServerError as error:
+            log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
+            said = State.NOBODY
+        self.counts["strangers"] += tenant.strangers - strangers
+        if said is True:
+            self._free(tenant.lease, "done", count="done")
+        elif isinstance(said, State) and said in _WHY:
+            self._free(tenant.lease, _WHY[said], count=_COUNT[said])
+
+    def _look(self, now_s: float) -> None:
+        """Ask the kernel whose client still moves bytes."""
+        if not self._tenants:
             return
-        left = [server for server in held if not server.ended()]
-        for server in held:
-            server.kill()
-        killed = f", {len(left)} unfinished server{'s' * (len(left) > 1)} killed" if left else ""
-        log.info("%s/%s: ports %s are free: %s%s", lease.probe_id, lease.link, _list(lease.ports), why, killed)
+        try:
+            traffic = watch.look(self._settings.ports.first, self._settings.ports.last)
+        except WatchError as error:
+            if str(error) != self._blind:
+                self._blind = str(error)
+                log.error("%s: vanished clients are noticed at expiry only", error)  # noqa: TRY400  # as above
+            return
+        self._blind = ""
+        for tenant in list(self._tenants.values()):
+            self._judge(tenant, lambda tenant=tenant: tenant.look(traffic, now_s))  # type: ignore[misc]  # as above
 
-    def _granted(self, request: LeaseRequest, lease: Lease | None) -> Granted:
+    def _start_booked(self, lease: Lease) -> None:
+        """Keep a promise; if a port is taken meanwhile, find another place or say that there is none."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._serve(lease)
+            except PortTaken as taken:
+                self._set_aside(taken.port, self._clock())
+                moved = self._book.rebook(lease, self._clock(), within_s=lease.length_s)
+                if moved is None or not moved.running:
+                    break
+                lease = moved
+            except ServerError as error:
+                log.error("%s", error)  # noqa: TRY400  # as above
+                moved = None
+                break
+            else:
+                self._news.append(News(lease.probe_id, self._granted(lease.request_id, lease)))
+                return
+        else:
+            moved = None
+        if moved is not None:
+            self._news.append(News(moved.probe_id, self._granted(moved.request_id, moved)))
+            return
+        self._book.undo(lease)
+        self.counts["busy"] += 1
+        gone = Busy(request_id=lease.request_id, responder=self._settings.responder_id, retry_in_s=SET_ASIDE_S)
+        self._news.append(News(lease.probe_id, gone))
+
+    def _serve(self, lease: Lease) -> None:
+        """Start a lease's servers; raise PortTaken or ServerError."""
+        login: Login | None = self._gate.admit(_user(lease), lease.token) if self._gate is not None else None
+        now_s = self._clock()
+        try:
+            tenant = Tenancy(lease, self._settings.bind_address, login, self._settings.max_mbps, now_s)
+        except ServerError:
+            if self._gate is not None and login is not None:
+                self._gate.shut_out(login)
+            raise
+        self._tenants[lease.token] = tenant
+        log.info(
+            "%s/%s: lent ports %s for %.0f s", lease.probe_id, lease.link, _list(lease.ports), lease.expires_s - now_s
+        )
+
+    def _set_aside(self, port: int, now_s: float) -> None:
+        self.counts["ports_taken"] += 1
+        log.warning("port %d is in use by another program; not lent for %.0f s", port, SET_ASIDE_S)
+        self._book.set_aside(port, now_s + SET_ASIDE_S)
+
+    def _free(self, lease: Lease, why: str, *, count: str) -> None:
+        self._book.end(lease)
+        self._drop(lease, why, count=count)
+
+    def _drop(self, lease: Lease | None, why: str, *, count: str | None = None) -> None:
+        tenant = self._tenants.pop(lease.token, None) if lease is not None else None
+        if lease is None or tenant is None:
+            return
+        if count is not None:
+            self.counts[count] += 1
+        left = tenant.unfinished
+        tenant.close()
+        if self._gate is not None and tenant.login is not None:
+            self._gate.shut_out(tenant.login)
+        killed = f", {left} unfinished server{'s' * (left > 1)} killed" if left else ""
+        came = f" ({', '.join(tenant.clients)})" if tenant.clients else ""
+        log.info("%s/%s%s: ports %s are free: %s%s", lease.probe_id, lease.link, came, _list(lease.ports), why, killed)
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _booked(self, lease: Lease) -> Granted:
+        self.counts["booked"] += 1
+        reply = self._granted(lease.request_id, lease)
+        log.info("%s/%s: booked ports %s in %.0f s", lease.probe_id, lease.link, _list(lease.ports), reply.starts_in_s)
+        return reply
+
+    def _granted(self, request_id: str, lease: Lease | None) -> Granted:
+        now_s = self._clock()
+        guarded = self._gate is not None and lease is not None
         return Granted(
-            request_id=request.request_id,
+            request_id=request_id,
             responder=self._settings.responder_id,
             host=self._settings.advertise_host,
             ports=lease.ports if lease is not None else (),
             token=lease.token if lease is not None else "",
-            expires_in_s=round(lease.expires_s - self._clock(), 3) if lease is not None else 0.0,
+            expires_in_s=round(lease.expires_s - now_s, 3) if lease is not None else 0.0,
             irtt_port=self._echo.port if self._echo is not None else None,
+            starts_in_s=round(max(lease.starts_s - now_s, 0.0), 3) if lease is not None and not lease.running else 0.0,
+            user=_user(lease) if guarded and lease is not None else "",
+            public_key=self._gate.public_key if guarded and self._gate is not None else "",
         )
 
     def _busy(self, request: LeaseRequest, retry_in_s: float) -> Busy:
+        self.counts["busy"] += 1
+        log.info("%s/%s: busy for %.0f s", request.probe_id, request.link, retry_in_s)
         return Busy(
             request_id=request.request_id,
             responder=self._settings.responder_id,
@@ -142,7 +301,14 @@ class Lender:
         )
 
     def _denied(self, request: LeaseRequest, why: str) -> Denied:
+        self.counts["denied"] += 1
+        log.info("%s/%s: denied: %s", request.probe_id, request.link, why)
         return Denied(request_id=request.request_id, responder=self._settings.responder_id, reason=why)
+
+
+def _user(lease: Lease) -> str:
+    """Name the lease's user: one per lease, so that no password ever opens two of them."""
+    return f"lease-{lease.token}"
 
 
 def _list(ports: tuple[int, ...]) -> str:

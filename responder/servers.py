@@ -7,22 +7,39 @@ setpriv(1): a responder that is killed leaves no orphan), and never blocks on ou
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import select
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _LISTENING: Final = b"Server listening on "
 _START_TIMEOUT_S: Final = 3.0
-_KEEP_BYTES: Final = 2000
-_DEBIAN_PACKAGES: Final = {"iperf3": "iperf3", "irtt": "irtt", "setpriv": "util-linux"}
+_KEEP_BYTES: Final = 16384
+_KEY_TIMEOUT_S: Final = 60.0
+_ACCEPTED: Final = re.compile(rb"Accepted connection from ([0-9A-Fa-f.:]+), port")
+# The password's time stamp is not ours to judge: a probe without a battery clock may be years off. A copied password is
+# of no use anyway: it opens one server, once, until the lease ends.
+_ANY_CLOCK_S: Final = 2_000_000_000
+_PKCS1_SINCE: Final = (3, 17)  # from here on OAEP is the default, which older clients do not speak (RELNOTES of 3.17)
+_DEBIAN_PACKAGES: Final = {
+    "iperf3": "iperf3",
+    "irtt": "irtt",
+    "setpriv": "util-linux",
+    "stdbuf": "coreutils",
+    "ss": "iproute2",
+    "openssl": "openssl",
+}
 
 
 class ServerError(Exception):
@@ -109,29 +126,88 @@ class Child:
             self._said = (self._said + chunk)[-_KEEP_BYTES:]
 
 
-class Server(Child):
-    """One iperf3 server for one transfer (`-1`), after which it ends."""
+class Login(NamedTuple):
+    """Who may use a lease's servers: the files that iperf3's own authentication reads."""
 
-    def __init__(self, port: int, bind_address: str | None) -> None:
+    key_file: Path
+    users_file: Path
+    pkcs1: bool
+
+    @property
+    def options(self) -> list[str]:
+        """What tells an iperf3 server."""
+        asked = ["--rsa-private-key-path", str(self.key_file), "--authorized-users-path", str(self.users_file)]
+        return [*asked, "--time-skew-threshold", str(_ANY_CLOCK_S), *(["--use-pkcs1-padding"] if self.pkcs1 else [])]
+
+
+class Gate:
+    """One RSA key for the life of the responder, one user and password per lease; all of it in a private folder."""
+
+    def __init__(self) -> None:
+        """Make the key; raise ServerError."""
+        self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-")
+        folder = Path(self._folder.name)
+        self._key_file = folder / "key.pem"
+        try:
+            _openssl("genrsa", "-out", str(self._key_file), "2048")
+            self._key_file.chmod(0o600)
+            self.public_key = _openssl("rsa", "-in", str(self._key_file), "-pubout")
+            self._pkcs1 = iperf3_version() >= _PKCS1_SINCE
+        except ServerError:
+            self.close()
+            raise
+
+    def admit(self, user: str, password: str) -> Login:
+        """Let one user in; the file is a line `user,sha256({user}password)` (iperf3(1), --authorized-users-path)."""
+        users_file = Path(self._folder.name) / f"{user}.csv"
+        digest = hashlib.sha256(f"{{{user}}}{password}".encode()).hexdigest()
+        users_file.touch(mode=0o600)
+        users_file.write_text(f"{user},{digest}\n", encoding="ascii")
+        return Login(self._key_file, users_file, self._pkcs1)
+
+    def shut_out(self, login: Login) -> None:
+        """Forget a user."""
+        login.users_file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the key and every user."""
+        self._folder.cleanup()
+
+
+class Server(Child):
+    """One iperf3 server for one transfer (`-1`), after which it ends; a client without the login does not count."""
+
+    def __init__(self, port: int, bind_address: str | None, login: Login | None, max_mbps: float | None) -> None:
         self.port = port
         bind = ["-B", bind_address] if bind_address is not None else []
-        # -i 0: no line per second and stream; --forceflush: "Server listening" at once, into a pipe too.
-        super().__init__(["iperf3", "-s", "-1", "-i", "0", "--forceflush", "-p", str(port), *bind])
+        limit = ["--server-bitrate-limit", f"{max_mbps:g}M"] if max_mbps is not None else []
+        asked = login.options if login is not None else []
+        # -i 0: no line per second and stream; stdbuf: what it says of its client at once, into a pipe too.
+        command = ["stdbuf", "-oL", "iperf3", "-s", "-1", "-i", "0", "-p", str(port)]
+        super().__init__([*command, *bind, *limit, *asked])
+
+    @property
+    def client(self) -> str | None:
+        """The address of the client that was admitted: who shows the login; without one, who greets properly."""
+        match = _ACCEPTED.search(self._said)
+        return match[1].decode().removeprefix("::ffff:") if match is not None else None
 
     def wait_until_listening(self) -> None:
         """Return when clients may connect; raise PortTaken or ServerError."""
         if self.wait_for(_LISTENING, timeout_s=_START_TIMEOUT_S):
             return
-        if self.ended() and self.has_said("in use"):
+        if self.has_said("in use"):
             raise PortTaken(self.port)
         raise ServerError(f"iperf3 on port {self.port} does not listen; it said: {self.last_words()}")
 
 
-def start(ports: Iterable[int], bind_address: str | None) -> list[Server]:
+def start(
+    ports: Iterable[int], bind_address: str | None, login: Login | None = None, max_mbps: float | None = None
+) -> list[Server]:
     """Start one server per port and wait until all of them listen; raise PortTaken or ServerError, and leave none."""
     servers: list[Server] = []
     try:
-        servers.extend(Server(port, bind_address) for port in ports)
+        servers.extend(Server(port, bind_address, login, max_mbps) for port in ports)
         for server in servers:
             server.wait_until_listening()
     except BaseException:
@@ -154,6 +230,30 @@ def is_free(port: int, bind_address: str | None) -> bool:
     except OSError:
         return False
     return True
+
+
+def iperf3_version() -> tuple[int, int]:
+    """Ask iperf3 which one it is; raise ServerError."""
+    try:
+        said = subprocess.run(["iperf3", "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"iperf3: {error}") from error
+    match = re.match(r"iperf (\d+)\.(\d+)", said)
+    if match is None:
+        raise ServerError(f"iperf3 --version said: {said[:80]!r}")
+    return int(match[1]), int(match[2])
+
+
+def _openssl(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["openssl", *arguments], capture_output=True, text=True, check=True, timeout=_KEY_TIMEOUT_S
+        )
+    except subprocess.CalledProcessError as error:
+        raise ServerError(f"openssl {arguments[0]}: {error.stderr.strip()}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"openssl: {error}") from error
+    return done.stdout
 
 
 def missing_tools(names: Iterable[str]) -> list[str]:

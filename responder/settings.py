@@ -9,6 +9,7 @@ import msgspec
 
 from base import configfile
 from base.broker import BrokerSettings, Port
+from responder.leases import Limits
 from wire.messages import Name
 
 if TYPE_CHECKING:
@@ -44,8 +45,22 @@ class Irtt(_Section, frozen=True, kw_only=True):
     port: Port = 2112
 
 
+class PerProbe(_Section, frozen=True, kw_only=True):
+    """What one probe may have: leases at once, and leases in any hour."""
+
+    at_once: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    in_an_hour: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+
+
+Mbps = Annotated[float, msgspec.Meta(ge=1, le=100_000)]
+
+
 class Settings(_Section, frozen=True, kw_only=True):
-    """The whole of responder.yaml. `bind_address` None: iperf3 and irtt listen on every address."""
+    """The whole of responder.yaml. `bind_address` None: iperf3 and irtt listen on every address.
+
+    `link_mbps`: what tests may take of this machine's network together. `default_mbps`: what a test is taken for whose
+    probe does not know. `max_mbps`: a test that runs faster on average is ended by its server; None: none is.
+    """
 
     responder_id: Name
     broker: BrokerSettings
@@ -53,8 +68,27 @@ class Settings(_Section, frozen=True, kw_only=True):
     ports: Ports
     max_length_s: Annotated[float, msgspec.Meta(ge=10, le=600)] = 120.0
     max_transfers: Annotated[int, msgspec.Meta(ge=1, le=4)] = DEFAULT_TRANSFERS
+    link_mbps: Mbps = 700.0
+    default_mbps: Mbps = 50.0
+    max_mbps: Mbps | None = None
+    per_probe: PerProbe = PerProbe()
+    authenticate: bool = True
+    status_file: Path = Path("/run/probefleet-responder/status.json")
     irtt: Irtt | None = Irtt()
     bind_address: Address | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What the book goes by."""
+        return Limits(
+            max_length_s=self.max_length_s,
+            max_transfers=self.max_transfers,
+            link_mbps=self.link_mbps,
+            default_mbps=self.default_mbps,
+            max_mbps=self.max_mbps if self.max_mbps is not None else self.link_mbps,
+            leases_per_probe=self.per_probe.at_once,
+            leases_per_hour=self.per_probe.in_an_hour,
+        )
 
 
 def load(path: Path) -> Settings:

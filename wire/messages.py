@@ -86,6 +86,7 @@ class Reason(StrEnum):
     SIM_ABSENT = "sim_absent"
     SIM_LOCKED = "sim_locked"
     QUOTA_REACHED = "quota_reached"
+    BUDGET_SHORT = "budget_short"
     TOOL_MISSING = "tool_missing"
     TOOL_FAILED = "tool_failed"
     INTERRUPTED = "interrupted"
@@ -232,7 +233,31 @@ class Recovery(_Message, frozen=True, kw_only=True, tag_field="kind", tag="recov
         return self.after is not None and self.after.condition is Condition.HEALTHY
 
 
-Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery
+class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan"):
+    """Where a link's data plan stands. `day` is the plan day; bytes are those of the interface, both directions.
+
+    `left_bytes` is what scheduled tests may still move, `left_by_hand_bytes` what a test by hand may; both None without
+    a quota. `allowance_bytes`: what the day's tests may move so that the plan lasts to the end of its month.
+    `remaining_bytes` is what the operator said last, `balance_doubt` what speaks against our own count.
+    """
+
+    day: str
+    quota_day_mb: int | None = None
+    quota_month_mb: int | None = None
+    spent_day_bytes: int = 0
+    spent_month_bytes: int = 0
+    left_bytes: int | None = None
+    left_by_hand_bytes: int | None = None
+    allowance_bytes: int | None = None
+    runs_planned: int = 0
+    runs_made: int = 0
+    runs_dropped: int = 0
+    uploads_dropped: int = 0
+    remaining_bytes: int | None = None
+    balance_doubt: str | None = None
+
+
+Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery | PlanState
 
 
 class Result(_Message, frozen=True, kw_only=True):
@@ -316,6 +341,9 @@ class LeaseRequest(_Message, frozen=True, kw_only=True):
     """A probe asks for single-use iperf3 servers: one per transfer, all for at most `length_s` seconds.
 
     With `transfers` 0 it asks only where the responder and its echo server are; that is never busy and lends nothing.
+    `window_s`: how long it is willing to wait for its turn. `expected_mbps`: what the test will take of the server's
+    link, from the last one. `operator` and `cell`: tests in one cell never run together. `responder`: the one that is
+    asked; without it everyone who hears it answers.
     """
 
     request_id: str
@@ -323,10 +351,20 @@ class LeaseRequest(_Message, frozen=True, kw_only=True):
     link: Name
     transfers: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
     length_s: Annotated[float, msgspec.Meta(gt=0, le=600)]
+    window_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    expected_mbps: Annotated[float, msgspec.Meta(gt=0, le=100_000)] | None = None
+    operator: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    cell: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    responder: Name | None = None
 
 
 class Granted(_Message, frozen=True, kw_only=True, tag_field="answer", tag="granted"):
-    """Servers listen on `ports` now, one transfer each, for `expires_in_s` from now on (no clocks are compared)."""
+    """Servers listen on `ports`, one transfer each, from `starts_in_s` to `expires_in_s` from now on.
+
+    Both are relative, so that no clocks are compared. Booked servers (`starts_in_s` over 0) may be ready sooner: the
+    same request is then answered once more. Where `user` is given the servers ask for it, with `token` as its password,
+    both encrypted with `public_key` (PEM): iperf3's own authentication.
+    """
 
     request_id: str
     responder: str
@@ -335,10 +373,13 @@ class Granted(_Message, frozen=True, kw_only=True, tag_field="answer", tag="gran
     token: str
     expires_in_s: float
     irtt_port: int | None = None
+    starts_in_s: float = 0.0
+    user: str = ""
+    public_key: str = ""
 
 
 class Busy(_Message, frozen=True, kw_only=True, tag_field="answer", tag="busy"):
-    """Every port is lent: ask again in `retry_in_s` seconds."""
+    """Nothing is free within the request's window: ask again in `retry_in_s` seconds."""
 
     request_id: str
     responder: str
@@ -354,3 +395,18 @@ class Denied(_Message, frozen=True, kw_only=True, tag_field="answer", tag="denie
 
 
 LeaseReply = Granted | Busy | Denied
+
+
+class ResponderStatus(_Message, frozen=True, kw_only=True):
+    """Retained: what a responder does now, and what it has counted since it was started."""
+
+    responder: Name
+    at: Utc | None = None
+    online: bool = True
+    ports: int = 0
+    link_mbps: float = 0.0
+    lent_mbps: float = 0.0
+    testing: int = 0
+    waiting: int = 0
+    turned_away: int = 0
+    counts: dict[str, int] = {}

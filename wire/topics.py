@@ -11,6 +11,8 @@ STATUS: Final = "status"
 ACK: Final = "ack"
 LEASE_REQUEST: Final = "lease/request"
 LEASE_GRANT: Final = "lease/grant"
+RESPONDER: Final = "responder"
+"""A responder's own status, in the branch that bears the responder's name."""
 
 
 class Address(NamedTuple):

@@ -14,6 +14,7 @@ Imports the standard library and iperf3 alone; starts in some 30 ms.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -29,6 +30,8 @@ LIBRARY: Final = "libiperf.so.0"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LOOK_EVERY_S: Final = 0.1
 _GRACE_S: Final = 0.7
+_RUNS_ON_S: Final = 0.5
+"""What a transfer that was told to end still moves, as time at its present rate: a look late, and what is in queues."""
 _EARLY: Final = 0.9999
 """Intervals end a little early: one that ends with the omitted start is lost every third time, with its bytes."""
 _TEST: Final = ctypes.c_void_p
@@ -42,6 +45,9 @@ class _Time(ctypes.Structure):
 
 _SETTERS: Final[dict[str, Any]] = {
     "iperf_set_test_bind_dev": ctypes.c_char_p,
+    "iperf_set_test_client_password": ctypes.c_char_p,
+    "iperf_set_test_client_rsa_pubkey": ctypes.c_char_p,
+    "iperf_set_test_client_username": ctypes.c_char_p,
     "iperf_set_test_bytes": ctypes.c_uint64,
     "iperf_set_test_congestion_control": ctypes.c_char_p,
     "iperf_set_test_connect_timeout": ctypes.c_int,
@@ -90,6 +96,10 @@ class _Transfer:
         self._set("iperf_set_test_connect_timeout", int(job["connect_timeout_s"] * 1000))
         if job.get("congestion"):
             self._set("iperf_set_test_congestion_control", job["congestion"].encode())
+        if (login := job.get("login")) is not None:
+            self._set("iperf_set_test_client_username", login["user"].encode())
+            self._set("iperf_set_test_client_password", login["password"].encode())
+            self._set("iperf_set_test_client_rsa_pubkey", base64.b64encode(login["public_key"].encode()))
         if job["reverse"]:
             self._set("iperf_set_test_rcv_timeout", ctypes.byref(_Time(int(job["receive_timeout_s"]), 0)))
 
@@ -130,29 +140,43 @@ class _Watchdog(threading.Thread):
         self._deadline_s: float = begun_s + job["deadline_s"]
         self._cap: int | None = job.get("max_bytes")
         self._interface: str = job.get("device") or ""
-        self._column = 0 if job["reverse"] else 8  # of /proc/net/dev: received, sent bytes
-        self._first_bytes = self._carried_bytes()
+        self._quota: int | None = job.get("left_bytes")
+        self._way = 0 if job["reverse"] else 1
+        self._first = self._carried() or (0, 0)
+        self._last = (begun_s, 0)
 
     def run(self) -> None:
         while not self.ended.wait(_LOOK_EVERY_S):
-            if self._cap is not None and not self.byte_cap_reached:
-                carried_bytes = self._carried_bytes()
-                if carried_bytes is not None and carried_bytes - (self._first_bytes or 0) >= self._cap:
-                    self.byte_cap_reached = True
-                    self._transfer.finish_early()
+            if not self.byte_cap_reached and self._spent():
+                self.byte_cap_reached = True
+                self._transfer.finish_early()
             if time.monotonic() >= self._deadline_s:
                 self.deadline_reached = True
                 self._transfer.cut()
                 if not self.ended.wait(_GRACE_S):
                     leave(self._answer, {"error": "deadline", "deadline_reached": True})
 
-    def _carried_bytes(self) -> int | None:
-        """Read the interface's counter in the direction of the test: what the data plan is charged for."""
+    def _spent(self) -> bool:
+        """Whether the cap of the test's direction, or what the plan has left for both, would be passed soon."""
+        carried = self._carried() if self._cap is not None or self._quota is not None else None
+        if carried is None:
+            return False
+        ways = [now - first for now, first in zip(carried, self._first, strict=True)]
+        if self._cap is not None and ways[self._way] >= self._cap:
+            return True
+        (last_s, last_bytes), now_s = self._last, time.monotonic()
+        self._last = (now_s, sum(ways))
+        rate = (sum(ways) - last_bytes) / max(now_s - last_s, _LOOK_EVERY_S)
+        return self._quota is not None and sum(ways) + rate * _RUNS_ON_S >= self._quota
+
+    def _carried(self) -> tuple[int, int] | None:
+        """Read the interface's counters, received and sent bytes: what the data plan is charged for."""
         with contextlib.suppress(OSError), open("/proc/self/net/dev", encoding="ascii") as table:  # noqa: PTH123  # light
             for row in table:
                 name, colon, figures = row.partition(":")
                 if colon and name.strip() == self._interface:
-                    return int(figures.split()[self._column])
+                    columns = figures.split()
+                    return int(columns[0]), int(columns[8])
         return None
 
 

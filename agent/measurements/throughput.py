@@ -41,6 +41,9 @@ _SAME_PORT_PAUSE_S: Final = 1.0
 """A server that runs one test after another is refused now and then without it."""
 _CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
 
+_LEAST_BYTES: Final = 3_000_000
+"""An upload is not begun with less left to spend."""
+
 _TURNED_AWAY: Final = {Reason.BUSY, Reason.REFUSED, Reason.TIMEOUT, Reason.UNREACHABLE, Reason.NAME_NOT_RESOLVED}
 """Failures before the first byte that say something about this server only."""
 
@@ -89,31 +92,55 @@ class Measured(NamedTuple):
     spent_bytes: int
 
 
+class Login(NamedTuple):
+    """Who we are to a server that asks: iperf3's own authentication. `public_key`: the server's, PEM."""
+
+    user: str
+    password: str
+    public_key: str
+
+    def __repr__(self) -> str:
+        """Keep the password out of logs and tracebacks."""
+        return f"Login(user={self.user!r}, password=***)"
+
+
 class _Ended(NamedTuple):
     transfer: Transfer
     invalid: tuple[Invalid, ...]
     spent_bytes: int
 
 
-def run(path: LinkPath, server: Server, options: ThroughputOptions) -> Measured:
+def run(
+    path: LinkPath,
+    server: Server,
+    options: ThroughputOptions,
+    *,
+    login: Login | None = None,
+    left_bytes: int | None = None,
+) -> Measured:
     """Measure download, then upload, over `path`; raise MeasurementFailed if there is no download figure.
 
     The first of `server.ports` serves the download, the last the upload. Takes at most `options.longest_s`, and leaves
-    no process behind however it ends.
+    no process behind however it ends. `left_bytes`: what the interface may carry, both directions and all transfers; a
+    transfer that would carry more is ended gracefully, is kept and is no sample.
     """
     require_usable(path)
     # libiperf looks names up before it binds, and cannot be interrupted while it does.
     address = paths.resolve(server.host)
     if address is None:
         raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no IPv4 address found for {server.host}")
-    down = _transfer(path, address, server.ports[0], options, reverse=True)
+    down = _transfer(path, (address, server.ports[0]), options, login, reverse=True, left_bytes=left_bytes)
+    if left_bytes is not None:
+        left_bytes -= down.spent_bytes
     up: _Ended | None = None
     upload_failure: Reason | None = None
-    if options.upload:
+    if options.upload and left_bytes is not None and left_bytes < _LEAST_BYTES:
+        upload_failure = Reason.QUOTA_REACHED
+    elif options.upload:
         if len(server.ports) == 1:
             time.sleep(_SAME_PORT_PAUSE_S)
         try:
-            up = _transfer(path, address, server.ports[-1], options, reverse=False)
+            up = _transfer(path, (address, server.ports[-1]), options, login, reverse=False, left_bytes=left_bytes)
         except MeasurementFailed as failure:
             log.warning("%s: no upload: %s", path.interface, failure)
             upload_failure = failure.reason
@@ -127,7 +154,12 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions) -> Measured:
 
 
 def run_in_turn(
-    path: LinkPath, servers: Sequence[Server], options: ThroughputOptions, *, patience_s: float
+    path: LinkPath,
+    servers: Sequence[Server],
+    options: ThroughputOptions,
+    *,
+    patience_s: float,
+    left_bytes: int | None = None,
 ) -> tuple[Measured, Server]:
     """Measure with the first of `servers` that takes us; return it too; raise MeasurementFailed.
 
@@ -140,7 +172,7 @@ def run_in_turn(
     while True:
         for server in tuple(candidates):
             try:
-                return run(path, server, options), server
+                return run(path, server, options, left_bytes=left_bytes), server
             except MeasurementFailed as failure:
                 if failure.begun or failure.reason not in _TURNED_AWAY:
                     raise
@@ -157,7 +189,16 @@ def run_in_turn(
         pause_s = min(pause_s * 2, 16.0)
 
 
-def _transfer(path: LinkPath, address: str, port: int, options: ThroughputOptions, *, reverse: bool) -> _Ended:
+def _transfer(
+    path: LinkPath,
+    server: tuple[str, int],
+    options: ThroughputOptions,
+    login: Login | None,
+    *,
+    reverse: bool,
+    left_bytes: int | None,
+) -> _Ended:
+    address, port = server
     job = {
         "host": address,
         "port": port,
@@ -170,9 +211,11 @@ def _transfer(path: LinkPath, address: str, port: int, options: ThroughputOption
         "congestion": options.congestion,
         "interval_s": options.interval_s,
         "max_bytes": options.max_bytes,
+        "left_bytes": left_bytes,
         "connect_timeout_s": options.connect_timeout_s,
         "receive_timeout_s": RECEIVE_TIMEOUT_S,
         "deadline_s": options.deadline_s,
+        "login": login._asdict() if login is not None else None,
     }
     before = paths.counters()
     finished = run_killable(_CHILD, deadline_s=options.deadline_s + _KILL_AFTER_S, stdin=json.dumps(job).encode())
@@ -185,7 +228,7 @@ def _transfer(path: LinkPath, address: str, port: int, options: ThroughputOption
     else:
         report = iperf_report.read(finished.stdout)
     if report.error is not None:
-        raise _failure(report, path, (address, port), where)
+        raise _failure(report, path, server, where)
     try:
         transfer = iperf_report.transfer(report, reverse=reverse, options=options)
     except MeasurementFailed as failure:

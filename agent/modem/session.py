@@ -128,8 +128,10 @@ class ModemSession:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def ask(self, command: str, timeout_s: float | None = None) -> Answer:
+    def ask(self, command: str, timeout_s: float | None = None, *, text: str | None = None) -> Answer:
         """Send one command and return its answer; `answer.final` is None where the modem never ended it.
+
+        `text` is what a command that prompts for one is given (ASCII); without it the prompt is declined.
 
         Raises PortLost, ModemSilent after three commands without a byte, ModemTimeout at the session's deadline.
         """
@@ -140,6 +142,8 @@ class ModemSession:
         names = names_of(command)
         limit_s = timeout_s or _TIMEOUT_S.get(names[0] if names else "", _DEFAULT_S)
         answer = self._exchange(command, limit_s)
+        if answer.final == PROMPT and text is not None:
+            answer = self._exchange(command, limit_s, text=text)
         if answer.final is None:
             self._unsettled = True
             self._silent = 0 if answer.lines else self._silent + 1
@@ -178,9 +182,11 @@ class ModemSession:
         identity = self._known()
         return read_answer(identity.vendor, identity.model, self.ask(command))
 
-    def _exchange(self, command: str, limit_s: float) -> Answer:
-        self._tell(">", command)
-        self._write(self._dialogue.begin(command))
+    def _exchange(self, command: str, limit_s: float, *, text: str | None = None) -> Answer:
+        """Send a command, or the text that it has prompted for, and wait for the answer."""
+        self._tell(">", command if text is None else text)
+        opening = self._dialogue.begin(command)
+        self._write(opening if text is None else text.encode("ascii", "replace") + b"\x1a")
         ends_s = min(self._clock() + limit_s, self._until_s)
         while True:
             left_s = ends_s - self._clock()

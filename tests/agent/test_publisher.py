@@ -12,13 +12,14 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent import publisher as publisher_module
+from agent.lease import Wish
 from agent.publisher import Publisher
 from agent.spool import Spool
 from base.broker import BrokerSettings
 from lab.servers import Mosquitto
 from wire import topics
 from wire.codec import decode, decode_result, encode, unpack
-from wire.messages import Ack, Busy, Failed, LeaseRequest, Reason, Refusal, Result, Status
+from wire.messages import Ack, Busy, Failed, LeaseReply, LeaseRequest, Reason, Refusal, Result, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,12 +217,17 @@ def test_a_refused_password_is_said_once_and_the_agent_lives_on(
     publisher._client.on_connect = on_connect  # type: ignore[assignment]  # the same
     publisher.start()
     assert said.wait(PATIENCE_S)
-    assert publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=0.2) is None
+    assert ask(publisher, timeout_s=0.2) is None
     publisher.stop(flush_s=0)
     lines = [record.getMessage() for record in caplog.records if "refuses this probe" in record.getMessage()]
     assert len(lines) == 1
     assert "check user and password in" in lines[0]
     assert "wrong" not in lines[0]
+
+
+def ask(publisher: Publisher, *, timeout_s: float) -> LeaseReply | None:
+    with publisher.ask(Wish("viettel", transfers=2, length_s=10)) as next_answer:
+        return next_answer(timeout_s)
 
 
 def test_a_lease_is_asked_for_and_its_answer_heard(publisher: Publisher, broker: Mosquitto) -> None:
@@ -235,7 +241,7 @@ def test_a_lease_is_asked_for_and_its_answer_heard(publisher: Publisher, broker:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    reply = publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=PATIENCE_S)
+    reply = ask(publisher, timeout_s=PATIENCE_S)
     thread.join()
     responder.close()
     assert isinstance(reply, Busy)
@@ -244,4 +250,4 @@ def test_a_lease_is_asked_for_and_its_answer_heard(publisher: Publisher, broker:
 
 def test_nobody_answers_a_lease_request(publisher: Publisher) -> None:
     assert publisher.wait_until_connected(PATIENCE_S)
-    assert publisher.request_lease("viettel", transfers=2, length_s=10, timeout_s=0.2) is None
+    assert ask(publisher, timeout_s=0.2) is None

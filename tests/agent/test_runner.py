@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import jobs
+from agent import jobs, path
 from agent.bench import Look
+from agent.lease import Habits, Wish
+from agent.ledger import Booking
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import ThroughputOptions
 from agent.runner import Runner
@@ -36,7 +39,7 @@ from wire.messages import (
 from wire.radio import RadioReading, Registration, Technology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LTE = RadioReading(registration=Registration.HOME, technology=Technology.LTE, operator="Viettel", rsrp_dbm=-97)
@@ -79,10 +82,15 @@ class FakeLender:
 
     answers: list[LeaseReply | None] = field(default_factory=lambda: [None])
     asked: int = 0
+    habits: Habits = field(default_factory=lambda: Habits(["r1"]))
 
-    def request_lease(self, link: str, *, transfers: int, length_s: float, timeout_s: float) -> LeaseReply | None:
+    @contextmanager
+    def ask(self, wish: Wish) -> Iterator[Callable[[float], LeaseReply | None]]:
+        def answer(_timeout_s: float) -> LeaseReply | None:
+            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
         self.asked += 1
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        yield answer
 
 
 def make_settings(tmp_path: Path, *, plan: Plan | None = None, servers: tuple[IperfServer, ...] = ()) -> Settings:
@@ -214,12 +222,13 @@ def test_a_throughput_run_against_a_plain_server(tmp_path: Path, spool: Spool, i
     assert result.used.server is not None
     assert result.used.server.ports == (iperf_server,)
     assert lender.asked == 0
-    assert spool.spent("viettel", "2026-06-15").day_bytes > result.outcome.download.payload_bytes
+    assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)).day_bytes > result.outcome.download.payload_bytes
 
 
-def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool) -> None:
-    settings = make_settings(tmp_path, plan=Plan(quota_day_mb=1))
-    spool.append(run(spool, settings, "radio"), spent=("viettel", "2026-06-15", 1_000_000))
+def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "meter", lambda _interface: None)  # what else crosses the loopback is no matter here
+    settings = make_settings(tmp_path, plan=Plan(quota_day_mb=100))
+    spool.append(run(spool, settings, "radio"), booking=Booking("viettel", "2026-06-15", 100_000_000))
     assert reason(run(spool, settings, "light")) is Reason.QUOTA_REACHED
     assert isinstance(run(spool, settings, "radio").outcome, Radio)
     tomorrow = FakeClock(wall=FakeClock().wall + timedelta(days=1))

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from agent.ledger import Booking
 from agent.spool import Run, Spool
 from base.durable import StorageError
 from wire.codec import decode_result
@@ -119,10 +120,10 @@ def test_a_run_that_began_and_never_ended_shows_after_a_restart(tmp_path: Path) 
 
 
 def test_spending_adds_up_by_day_and_month(spool: Spool) -> None:
-    for day, size in (("2026-06-14", 5), ("2026-06-15", 10), ("2026-06-15", 20), ("2026-07-01", 40)):
-        spool.append(result(), spent=("viettel", day, size))
-    assert spool.spent("viettel", "2026-06-15") == (30, 35)
-    assert spool.spent("vinaphone", "2026-06-15") == (0, 0)
+    for day, size in (("2026-06-14", 5), ("2026-06-15", 10), ("2026-06-15", 20), ("2026-05-31", 40)):
+        spool.append(result(), booking=Booking("viettel", day, size))
+    assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)) == (30, 35)
+    assert spool.spent("vinaphone", date(2026, 6, 15), date(2026, 6, 1)) == (0, 0)
 
 
 def test_a_damaged_spool_is_kept_aside_and_work_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -163,7 +164,7 @@ def test_a_newer_format_is_not_touched(tmp_path: Path) -> None:
 _APPENDER = """
 import sys
 from pathlib import Path
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from agent.spool import Spool
 from wire.messages import Failed, Reason, Result
 spool = Spool(Path(sys.argv[1]), max_bytes=10**9)

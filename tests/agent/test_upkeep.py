@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.modem.hands import RungFailed
-from agent.modem.recovery import RecoveryOptions
+from agent.modem.recovery import RUNGS, RecoveryOptions
 from agent.modems import SerialModems
 from agent.runner import Runner
 from agent.settings import Link, RadioJob, Settings, Site
@@ -20,7 +21,6 @@ from wire.messages import Clock, Condition, Diagnosis, Failed, Reason, Recovery,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SICK = Diagnosis(condition=Condition.NOT_REGISTERED, detail="searching")
 WELL = Diagnosis(condition=Condition.HEALTHY)
@@ -153,3 +153,9 @@ def test_between_runs_it_is_quick_where_nothing_is_wrong(tmp_path: Path, spool: 
 
 def test_the_loopback_is_no_uplink() -> None:
     assert "lo" not in other_uplinks("wwan0")
+
+
+def test_every_condition_and_every_rung_is_explained_to_operators() -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    assert [condition for condition in Condition if f"`{condition}`" not in page] == []
+    assert [rung for rung in RUNGS if f"\n| {rung} | " not in page] == []

@@ -167,7 +167,7 @@ def test_nothing_acknowledged_is_missing_after_kills_at_random_moments(
 def test_a_database_that_goes_away_under_load_misses_nothing_and_has_nothing_twice(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    total = 1000
+    total = 3000
     with Influxd(tmp_path / "influxd") as influxd:
         influxd.query(f'CREATE DATABASE "{tmp_path.name}"')
         with (
@@ -180,6 +180,7 @@ def test_a_database_that_goes_away_under_load_misses_nothing_and_has_nothing_twi
                 wait_until(lambda seen=seen: len(probe.acked()) > min(seen + 100, total - 1))
                 stop()
                 wait_until(lambda: collector.stats()["sinks"][0]["behind"] > 50 or feeder.done())
+                wait_until(lambda: "trying again" in collector.said())
                 influxd.start()
             wait_until(feeder.done)
             wait_until(lambda: points(influxd, tmp_path) == total, timeout_s=60)

@@ -20,6 +20,7 @@ from wire.messages import (
     Invalid,
     Job,
     Latency,
+    PlanState,
     Radio,
     Reason,
     Recovery,
@@ -138,6 +139,17 @@ def test_an_alert_of_the_ladder_has_no_after_and_cures_nothing() -> None:
     outcome = Recovery(rung=0, action="alert", before=Diagnosis(condition=Condition.SIM_ABSENT))
     _, _, fields, _ = parse(points.line(result(1, outcome=outcome)))
     assert (fields["before"], fields["cured"], "after" in fields) == ("sim_absent", False, False)
+
+
+def test_the_state_of_a_data_plan_says_what_is_spent_left_and_left_out() -> None:
+    outcome = PlanState(
+        day="2026-06-15", quota_month_mb=30, spent_day_bytes=5, spent_month_bytes=7, left_bytes=11, runs_dropped=2
+    )
+    measurement, tags, fields, _ = parse(points.line(result(1, job=None, outcome=outcome)))
+    assert (measurement, tags["link"], "job" in tags) == ("plan", "viettel", False)
+    assert (fields["quota_month_bytes"], "quota_day_bytes" in fields) == (30_000_000, False)
+    assert (fields["spent_day_bytes"], fields["spent_month_bytes"], fields["left_bytes"]) == (5, 7, 11)
+    assert (fields["runs_dropped"], fields["runs_made"], fields["day"]) == (2, 0, "2026-06-15")
 
 
 def test_dropped_counts_go_by_kind_and_invent_no_columns() -> None:

@@ -16,7 +16,7 @@ import yaml
 from collector import points
 from lab.servers import Influxd
 from wire.codec import decode_result
-from wire.messages import Dropped, Failed, Invalid, Latency, Radio, Reason, Result, Status, Throughput
+from wire.messages import Dropped, Failed, Invalid, Latency, PlanState, Radio, Reason, Result, Status, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def sample_results() -> list[Result]:
     """Two sites; good runs of each kind, a failure for each reason, a result that does not count for each doubt."""
     model = {
         kind: decode_result((ROOT / f"tests/golden/v0.1.0-{kind}.json").read_bytes())
-        for kind in ("throughput", "latency", "radio", "failed", "dropped")
+        for kind in ("throughput", "latency", "radio", "failed", "dropped", "plan")
     }
     good = model["throughput"].outcome
     assert isinstance(good, Throughput)
@@ -63,9 +63,15 @@ def sample_results() -> list[Result]:
         *(msgspec.structs.replace(good, invalid=()) for _ in range(6)),
         *(msgspec.structs.replace(good, invalid=(doubt,)) for doubt in Invalid),
         *(Failed(reason=reason, detail=f"because of {reason}") for reason in Reason),
-        *(model[kind].outcome for kind in ("latency", "radio", "dropped") for _ in range(3)),
+        *(model[kind].outcome for kind in ("latency", "radio", "dropped", "plan") for _ in range(3)),
     ]
-    kinds: dict[type, str] = {Latency: "latency", Radio: "radio", Dropped: "dropped", Failed: "failed"}
+    kinds: dict[type, str] = {
+        Latency: "latency",
+        Radio: "radio",
+        Dropped: "dropped",
+        Failed: "failed",
+        PlanState: "plan",
+    }
     return [
         msgspec.structs.replace(
             model[kinds.get(type(outcome), "throughput")],

@@ -61,7 +61,7 @@ def test_somebody_who_looks_around_from_another_terminal_is_left_alone() -> None
 def test_the_shell_it_was_started_from_is_left_alone(tmp_path: Path) -> None:
     """A shell in the run's folder starts a process that sweeps the folder away."""
     with RunDir() as run:
-        kept = tmp_path / "probe-lab-kept"
+        kept = tmp_path / "probe-lab-run-kept"
         kept.mkdir()
         (kept / "session").write_text((run.path / "session").read_text())
     sweep = "import sys, tempfile; tempfile.tempdir = sys.argv[1]; from lab import rundir; print(len(rundir.sweep()))"
@@ -112,6 +112,6 @@ def test_what_a_killed_owner_left_is_swept_at_the_next_start(tmp_path: Path) -> 
 
 
 def test_a_folder_that_is_not_ours_to_open_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "probe-lab-link").symlink_to("/")
+    (tmp_path / "probe-lab-run-link").symlink_to("/")
     assert rundir.sweep() == []
-    assert os.path.lexists(tmp_path / "probe-lab-link")
+    assert os.path.lexists(tmp_path / "probe-lab-run-link")

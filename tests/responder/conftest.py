@@ -38,7 +38,7 @@ def pool() -> tuple[int, int]:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    users = {"responder": "r", "probe-1": "one", "probe-2": "two"}
+    users = {"responder": "r", "collector": "c", "probe-1": "one", "probe-2": "two"}
     with Mosquitto(tmp_path / "broker", users=users) as server:
         yield server
 
@@ -78,6 +78,7 @@ def responder(broker: Mosquitto, pool: tuple[int, int], tmp_path: Path) -> Itera
             "max_transfers": 4,
             "irtt": {"port": free_port(socket.SOCK_DGRAM)},
             "bind_address": "127.0.0.1",
+            "status_file": str(tmp_path / "status.json"),
         } | changes
         config = tmp_path / "responder.yaml"
         config.write_text(json.dumps(settings))  # JSON is YAML

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from wire import codec, topics
-from wire.messages import LeaseReply, LeaseRequest
+from wire.messages import Granted, LeaseReply, LeaseRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lab.servers import Mosquitto
 
@@ -61,25 +63,36 @@ class Probe:
         self._client.username_pw_set(name, password)
         self._client.on_message = lambda _client, _userdata, message: self.heard.put(message.payload)
         self._client.connect(broker.host, broker.port)
-        subscribed = queue.Queue[int]()
-        self._client.on_subscribe = lambda _client, _userdata, mid, *_: subscribed.put(mid)
+        self._subscribed: queue.Queue[int] = queue.Queue()
+        self._client.on_subscribe = lambda _client, _userdata, mid, *_: self._subscribed.put(mid)
         self._client.loop_start()
-        self._client.subscribe(topics.topic(name, topics.LEASE_GRANT), qos=1)
-        subscribed.get(timeout=PATIENCE_S)
+        self.listen(topics.topic(name, topics.LEASE_GRANT))
+
+    def listen(self, topic: str) -> None:
+        self._client.subscribe(topic, qos=1)
+        self._subscribed.get(timeout=PATIENCE_S)
 
     def say(self, payload: bytes, *, retain: bool = False) -> None:
         topic = topics.topic(self.name, topics.LEASE_REQUEST)
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
-    def ask(self, request_id: str, length_s: float = 30.0, transfers: int = 2) -> LeaseReply:
+    def ask(
+        self,
+        request_id: str,
+        length_s: float = 30.0,
+        transfers: int = 2,
+        *,
+        wait_s: float = PATIENCE_S,
+        **more: Any,  # noqa: ANN401  # any field
+    ) -> LeaseReply:
         request = LeaseRequest(
-            request_id=request_id, probe_id=self.name, link="viettel", length_s=length_s, transfers=transfers
+            request_id=request_id, probe_id=self.name, link="viettel", length_s=length_s, transfers=transfers, **more
         )
         self.say(codec.encode(request))
-        return self.reply()
+        return self.reply(wait_s)
 
-    def reply(self) -> LeaseReply:
-        return codec.decode_lease_reply(self.heard.get(timeout=PATIENCE_S))
+    def reply(self, wait_s: float = PATIENCE_S) -> LeaseReply:
+        return codec.decode_lease_reply(self.heard.get(timeout=wait_s))
 
     def close(self) -> None:
         self._client.disconnect()
@@ -133,10 +146,38 @@ class Responder:
         return self.process.wait(PATIENCE_S)
 
 
-def iperf3(port: int, *more: str) -> subprocess.CompletedProcess[bytes]:
+@contextlib.contextmanager
+def _command(port: int, granted: Granted | None, seconds: int) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Name a client's command and environment, with the login of its lease if it has one."""
+    command = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", str(seconds), "-b", "20M", "-J"]
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as key:
+        environment = dict(os.environ)
+        if granted is not None and granted.user:
+            key.write(granted.public_key)
+            key.flush()
+            command += ["--username", granted.user, "--rsa-public-key-path", key.name]
+            environment["IPERF3_PASSWORD"] = granted.token
+        yield command, environment
+
+
+def iperf3(port: int, *more: str, granted: Granted | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run a short real client."""
-    command = ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", "1", "-b", "20M", "-J", *more]
-    return subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+    with _command(port, granted, 1) as (command, environment):
+        return subprocess.run([*command, *more], capture_output=True, timeout=PATIENCE_S, check=False, env=environment)
+
+
+@contextlib.contextmanager
+def client(port: int, granted: Granted, *more: str, seconds: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a longer real client that is killed in the end."""
+    with _command(port, granted, seconds) as (command, environment):
+        process = subprocess.Popen(
+            [*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def echo_answers(port: int) -> bool:

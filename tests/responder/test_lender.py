@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from responder_helpers import echo_answers, iperf3, is_running, listens, wait_until
 
@@ -18,6 +20,7 @@ from responder.echo import FIRST_PAUSE_S, Echo
 from responder.lender import Lender
 from responder.servers import Child, ServerError
 from responder.settings import Ports, Settings
+from responder.watch import NOBODY_CAME_S
 from wire.messages import Busy, Denied, Granted, LeaseRequest
 
 if TYPE_CHECKING:
@@ -101,7 +104,7 @@ def test_an_address_that_this_machine_has_not_is_denied_in_words(
 def test_after_the_download_alone_the_upload_server_waits_until_expiry(lender: Lender, clock: Clock) -> None:
     granted = lender.answer(request("1"))
     assert isinstance(granted, Granted)
-    assert iperf3(granted.ports[0], "-R").returncode == 0
+    assert iperf3(granted.ports[0], "-R", granted=granted).returncode == 0
     lender.tick()
     assert len(lender.leases) == 1
     assert listens(granted.ports[1])
@@ -120,6 +123,92 @@ def test_a_late_answer_tells_what_is_left_of_the_lease(lender: Lender, clock: Cl
     assert isinstance(first, Granted)
     assert isinstance(again, Granted)
     assert (first.expires_in_s, again.expires_in_s) == (30, 18)
+
+
+def test_a_lease_that_nobody_comes_for_is_free_again_long_before_it_expires(lender: Lender, clock: Clock) -> None:
+    granted = lender.answer(request("1"))
+    assert isinstance(granted, Granted)
+    begun_s = clock.now_s
+    while lender.leases:
+        clock.now_s += 0.5
+        lender.tick()
+    assert clock.now_s - begun_s <= NOBODY_CAME_S + 1
+    assert lender.counts["nobody_came"] == 1
+    assert not any(map(listens, granted.ports))
+
+
+def test_whoever_waits_hears_at_once_that_it_is_his_turn(lender: Lender, clock: Clock) -> None:
+    first = lender.answer(request("1", transfers=4))
+    assert isinstance(first, Granted)
+    later = lender.answer(msgspec.structs.replace(request("2", transfers=4, link="vina"), window_s=60.0))
+    assert isinstance(later, Granted)
+    assert later.starts_in_s == 30
+    assert lender.take_news() == []
+    assert not any(listens(port) and port not in first.ports for port in later.ports)
+    while not (news := lender.take_news()):
+        clock.now_s += 0.5
+        lender.tick()
+    [told] = news
+    assert told.probe_id == "probe-1"
+    assert isinstance(told.reply, Granted)
+    assert (told.reply.request_id, told.reply.starts_in_s) == ("2", 0.0)
+    assert told.reply.token == later.token
+    assert all(map(listens, told.reply.ports))
+
+
+def test_a_booked_port_that_somebody_else_took_is_replaced(lender: Lender, pool: tuple[int, int], clock: Clock) -> None:
+    first = lender.answer(request("1", transfers=4))
+    assert isinstance(first, Granted)
+    wish = msgspec.structs.replace(request("2", transfers=1, link="vina"), window_s=60.0)
+    later = lender.answer(wish)
+    assert isinstance(later, Granted)
+    clock.now_s += 31  # the first lease expires, its servers are killed, and the booking is due
+    lender._book.expire(clock.now_s)
+    lender._drop(lender._tenants[first.token].lease, "over")
+    with socket.create_server(("127.0.0.1", later.ports[0])):
+        lender.tick()
+        [told] = lender.take_news()
+    assert isinstance(told.reply, Granted)
+    assert told.reply.ports != later.ports
+    assert pool[0] <= told.reply.ports[0] <= pool[1]
+    assert lender.counts["ports_taken"] == 1
+
+
+def test_a_test_over_the_limit_is_ended_by_its_server(pool: tuple[int, int]) -> None:
+    settings = Settings(
+        responder_id="here",
+        broker=BrokerSettings(host="nowhere"),
+        advertise_host="127.0.0.1",
+        ports=Ports(first=pool[0], last=pool[1]),
+        irtt=None,
+        bind_address="127.0.0.1",
+        max_mbps=5,
+    )
+    with closing(Lender(settings)) as lender:
+        granted = lender.answer(request("1", transfers=1))
+        assert isinstance(granted, Granted)
+        assert lender.leases[0].mbps == 5
+        report = json.loads(iperf3(granted.ports[0], granted=granted).stdout)  # asks for 20 Mbit/s
+        assert report["error"]
+
+
+def test_without_authentication_the_client_s_address_is_noted(pool: tuple[int, int]) -> None:
+    settings = Settings(
+        responder_id="here",
+        broker=BrokerSettings(host="nowhere"),
+        advertise_host="127.0.0.1",
+        ports=Ports(first=pool[0], last=pool[1]),
+        irtt=None,
+        bind_address="127.0.0.1",
+        authenticate=False,
+    )
+    with closing(Lender(settings)) as lender:
+        granted = lender.answer(request("1"))
+        assert isinstance(granted, Granted)
+        assert (granted.user, granted.public_key) == ("", "")
+        assert iperf3(granted.ports[0]).returncode == 0
+        lender.tick()
+        assert lender.clients(lender.leases[0]) == ("127.0.0.1",)
 
 
 def test_asking_for_no_transfer_lends_nothing_and_leaves_the_links_lease_alone(lender: Lender) -> None:

@@ -94,7 +94,7 @@ def test_payloads_of_released_versions_stay_readable(path: Path) -> None:
 
 
 def test_there_are_golden_payloads() -> None:
-    kinds = {"throughput", "latency", "radio", "failed", "dropped", "recovery"}
+    kinds = {"throughput", "latency", "radio", "failed", "dropped", "recovery", "plan"}
     assert {path.stem.partition("-")[2] for path in GOLDEN} >= kinds
 
 

@@ -35,7 +35,8 @@ def main() -> None:
             answer |= {**measured._asdict(), "server": server}
         else:
             server = Server(host=task["host"], ports=tuple(task["ports"]))
-            measured = throughput.run(path, server, msgspec.convert(task["options"], throughput.ThroughputOptions))
+            options_ = msgspec.convert(task["options"], throughput.ThroughputOptions)
+            measured = throughput.run(path, server, options_, left_bytes=task.get("left_bytes"))
             answer |= measured._asdict()
     except MeasurementFailed as failure:
         answer["failed"] = {"reason": failure.reason, "detail": failure.detail, "begun": failure.begun}

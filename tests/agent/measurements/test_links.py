@@ -148,6 +148,25 @@ def test_a_byte_cap_ends_the_transfer_gracefully_and_marks_it(site: Site) -> Non
     assert download["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.1)
 
 
+def test_a_running_transfer_ends_gracefully_before_the_plan_is_passed(site: Site) -> None:
+    site.serve(5201)
+    before = site.carried_bytes() + site.carried_bytes(way="tx")
+    answer = site.measure(options={"duration_s": 20, "upload": True}, left_bytes=12_000_000)
+    spent = site.carried_bytes() + site.carried_bytes(way="tx") - before
+    assert 8_000_000 < spent <= 12_000_000, "what the queue still held is foreseen"
+    assert answer["download"]["cut_short"] == Reason.QUOTA_REACHED
+    assert Invalid.CUT_SHORT in answer["invalid"]
+    assert answer["download"]["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.15)
+
+
+def test_an_upload_that_the_plan_has_no_room_for_is_not_begun(site: Site) -> None:
+    site.serve(5201)
+    answer = site.measure(options={"duration_s": 1, "omit_s": 0, "upload": True}, left_bytes=5_500_000)
+    assert answer["spent_bytes"] <= 5_500_000
+    assert answer["upload"] is None
+    assert answer["upload_failure"] == Reason.QUOTA_REACHED
+
+
 # --- links that fail ------------------------------------------------------------------------------------------------
 
 

@@ -158,7 +158,9 @@ class Servers:
         self.answers = answers
         self.visits: list[str] = []
 
-    def __call__(self, _path: LinkPath, server: Server, _options: ThroughputOptions) -> Measured:
+    def __call__(
+        self, _path: LinkPath, server: Server, _options: ThroughputOptions, *, left_bytes: int | None = None
+    ) -> Measured:
         self.visits.append(server.host)
         answers = self.answers[server.host]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]

@@ -57,7 +57,7 @@ class Peer:
                 if self._stop_read in ready:
                     break
                 if self._master in ready:
-                    pending += os.read(self._master, 4096)
+                    pending += os.read(self._master, 4096).replace(b"\x1a", b"\x1a\r")  # ends the text of a message
                     while b"\r" in pending:
                         line, pending = pending.split(b"\r", 1)
                         command = line.decode("ascii", "replace").strip("\n\x1b")

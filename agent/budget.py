@@ -1,0 +1,209 @@
+"""Keeps a probe's books: what each link's interface carried, what the plan leaves, and which runs that buys today.
+
+The counting is in `agent.meter`, the plan in `agent.plan`, the choice of runs in `agent.planner`; here they meet the
+clock, the counters and the spool. For the thread that measures, and no other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent import path
+from agent.ledger import Booking
+from agent.meter import grown_bytes
+from agent.plan import Claim, Room, Spent, day_begins, plan_day, plan_month, room
+from agent.planner import Wish, cost, plan_of_day
+from agent.settings import ThroughputJob
+from wire.messages import PlanState
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from agent.clock import Clock
+    from agent.meter import Meter
+    from agent.planner import DayPlan, Visit
+    from agent.settings import Job, Link, Settings
+    from agent.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_BOOK_BYTES: Final = 1_000_000
+"""Less than this is booked with the next result, to spare the card."""
+
+
+class Grant(NamedTuple):
+    """What the plan lets a run do: move so many bytes (None: any), with its upload or without."""
+
+    left_bytes: int | None
+    upload: bool
+
+
+class Budget:
+    """The books of all links of a probe."""
+
+    def __init__(self, settings: Settings, spool: Spool, clock: Clock) -> None:
+        """Take what is needed; nothing is read yet."""
+        self._settings = settings
+        self._spool = spool
+        self._clock = clock
+        self._read: dict[str, Meter] = {}
+        self._pending: defaultdict[str, int] = defaultdict(int)
+        self._since_step: defaultdict[tuple[str, date], int] = defaultdict(int)
+
+    # --- counting -----------------------------------------------------------------------------------------------------
+
+    def observe(self, link: Link) -> Meter | None:
+        """Read the link's counters and note what they have grown; raise StorageError at the first look."""
+        now = path.meter(link.interface)
+        if now is None:
+            return None
+        earlier = self._read.get(link.name) or self._spool.meter(link.name)
+        if earlier is not None:
+            self._note(link, grown_bytes(earlier, now))
+        else:
+            booted_at = self._clock.now() - timedelta(seconds=now.uptime_s)
+            if booted_at >= day_begins(link.plan, self._month(link)[0]):
+                self._note(link, now.both_bytes)  # all of it was carried in this plan month
+        self._read[link.name] = now
+        return now
+
+    def booking(self, link: Link) -> Booking:
+        """Return what is to be booked now; when the disk has taken it, call `booked`."""
+        self.observe(link)
+        day = self.day(link).isoformat()
+        return Booking(link.name, day, self._pending[link.name], self._read.get(link.name))
+
+    def booked(self, booking: Booking) -> None:
+        """Take off what the disk has."""
+        self._pending[booking.link] -= booking.grown_bytes
+
+    def tick(self) -> None:
+        """Look at every link's counters and book what is worth a commit; raise StorageError."""
+        bookings = [self.booking(link) for link in self._settings.links]
+        due = [
+            one
+            for one in bookings
+            if one.grown_bytes >= _BOOK_BYTES or (one.meter is not None and self._spool.meter(one.link) is None)
+        ]
+        if due:
+            self._spool.book(*due)
+            for one in due:
+                self.booked(one)
+
+    def close(self) -> None:
+        """Book everything; raise StorageError."""
+        bookings = [self.booking(link) for link in self._settings.links]
+        self._spool.book(*bookings)
+        for one in bookings:
+            self.booked(one)
+
+    def clock_was_set(self) -> None:
+        """Book what was booked on another day since the start, or the last setting, on the present one as well."""
+        for link in self._settings.links:
+            today = self.day(link)
+            wrong = sum(count for (name, day), count in self._since_step.items() if name == link.name and day != today)
+            self._pending[link.name] += wrong
+        self._since_step.clear()
+
+    def cut_off(self, link: Link, job: Job) -> None:
+        """Charge a run that ended with the power: its counters are gone, so it is charged what such runs cost."""
+        meter = self._spool.meter(link.name)
+        if isinstance(job, ThroughputJob) and (meter is None or meter.boot_id != path.boot_id()):
+            self._note(link, round(cost(self.wish(job), self._spool.visits(link.name), upload=job.options.upload)))
+
+    def _note(self, link: Link, grown: int) -> None:
+        self._pending[link.name] += grown
+        self._since_step[link.name, self.day(link)] += grown
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def spent(self, link: Link) -> Spent:
+        """Tell what the link has carried in the present plan day and month, booked or not."""
+        day = self.day(link)
+        booked = self._spool.spent(link.name, day, self._month(link)[0])
+        pending = self._pending[link.name]
+        return Spent(booked.day_bytes + pending, booked.month_bytes + pending)
+
+    def room(self, link: Link, claim: Claim) -> Room | None:
+        """Tell what a claim may spend; None without a quota."""
+        return room(link.plan, self.spent(link), claim)
+
+    def grant(self, link: Link, job: Job, *, upload: bool, by_hand: bool) -> Grant | Room:
+        """Let a run begin, or say what is used up. A test that would be cut short is not begun."""
+        if job.claim is None:
+            return Grant(None, upload)
+        claim = Claim.BY_HAND if by_hand and job.claim is Claim.SCHEDULE else job.claim
+        self.observe(link)
+        found = self.room(link, claim)
+        if found is None:
+            return Grant(None, upload)
+        down = both = 1.0
+        if isinstance(job, ThroughputJob):
+            visits = self._spool.visits(link.name)
+            down, both = (cost(self.wish(job), visits, upload=way) for way in (False, True))
+        if found.left_bytes < down:
+            return found
+        return Grant(found.left_bytes, upload and found.left_bytes >= both)
+
+    def day_plan(self, link: Link) -> DayPlan | None:
+        """Plan the link's present day; None if no job leaves its runs to the plan."""
+        wishes = self.wishes(link)
+        if not wishes:
+            return None
+        day = self.day(link)
+        names = (self._settings.probe_id, link.name)
+        return plan_of_day(
+            names, link.plan, day, wishes=wishes, spent=self.spent(link), visits=self._spool.visits(link.name)
+        )
+
+    def made(self, link: Link, plan: DayPlan) -> list[Visit]:
+        """List the planned runs of the day that were begun."""
+        return [visit for visit in self._spool.visits(link.name) if visit.day == plan.day]
+
+    def wishes(self, link: Link) -> list[Wish]:
+        """List what jobs want of the link's plan."""
+        return [
+            self.wish(job)
+            for job in self._settings.jobs
+            if isinstance(job, ThroughputJob) and job.runs_per_day is not None and link in self._settings.links_of(job)
+        ]
+
+    def state(self, link: Link) -> PlanState | None:
+        """Sum up for those who watch; None where there is neither a quota nor a plan of runs."""
+        plan, day_plan = link.plan, self.day_plan(link)
+        if day_plan is None and plan.quota_day_mb is None and plan.quota_month_mb is None:
+            return None
+        spent, left = self.spent(link), self.room(link, Claim.SCHEDULE)
+        by_hand, balance = self.room(link, Claim.BY_HAND), self._spool.balance(link.name)
+        return PlanState(
+            day=self.day(link).isoformat(),
+            quota_day_mb=plan.quota_day_mb,
+            quota_month_mb=plan.quota_month_mb,
+            spent_day_bytes=spent.day_bytes,
+            spent_month_bytes=spent.month_bytes,
+            left_bytes=left.left_bytes if left is not None else None,
+            left_by_hand_bytes=by_hand.left_bytes if by_hand is not None else None,
+            allowance_bytes=day_plan.allowance_bytes if day_plan is not None else None,
+            runs_planned=len(day_plan.runs) if day_plan is not None else 0,
+            runs_made=len(self.made(link, day_plan)) if day_plan is not None else 0,
+            runs_dropped=sum(lost.runs for lost in day_plan.dropped) if day_plan is not None else 0,
+            uploads_dropped=sum(lost.uploads for lost in day_plan.dropped) if day_plan is not None else 0,
+            remaining_bytes=balance.remaining_bytes if balance is not None else None,
+            balance_doubt=balance.doubt if balance is not None else None,
+        )
+
+    def day(self, link: Link) -> date:
+        """Name the link's present plan day."""
+        return plan_day(link.plan, self._clock.now())
+
+    @staticmethod
+    def wish(job: ThroughputJob) -> Wish:
+        """Say what a job asks of a plan."""
+        options = job.options
+        return Wish(job.name, job.runs_per_day or 1, options.omit_s + options.duration_s, options.upload)
+
+    def _month(self, link: Link) -> tuple[date, date]:
+        return plan_month(link.plan, self.day(link))

@@ -1,0 +1,107 @@
+"""The tables of a data plan's books in the spool's file, and the statements that read and write them.
+
+Bytes by link and plan day, the last reading of each interface's counters, the planned runs that were begun, what was
+said already, and what operators said. Every function works inside its caller's transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import msgspec
+
+from agent import planner
+from agent.meter import Meter
+from agent.plan import Spent
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS spent (link TEXT, day TEXT, bytes INTEGER NOT NULL, PRIMARY KEY (link, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meters (link TEXT PRIMARY KEY, reading BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS visits (link TEXT, job TEXT, day TEXT, slot INTEGER, cell INTEGER NOT NULL,
+                                   upload INTEGER NOT NULL, bytes INTEGER, PRIMARY KEY (link, day, job, slot)
+                                  ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told (link TEXT, what TEXT, day TEXT NOT NULL, PRIMARY KEY (link, what)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS balances (link TEXT PRIMARY KEY, at TEXT NOT NULL, remaining_bytes INTEGER, doubt TEXT,
+                                     text TEXT NOT NULL) WITHOUT ROWID;
+"""
+_DAYS_KEPT: Final = 100
+_AHEAD: Final = timedelta(days=40)
+"""What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
+
+
+class Visit(NamedTuple):
+    """Where a planned run stands: plan day (YYYY-MM-DD), the day's slot, the slot's cell, with upload or without."""
+
+    day: str
+    slot: int
+    cell: int
+    upload: bool
+
+
+class Booking(NamedTuple):
+    """Bytes that a link's interface carried, the plan day they are booked on, and the reading that proves them."""
+
+    link: str
+    day: str
+    grown_bytes: int
+    meter: Meter | None = None
+
+
+class Balance(NamedTuple):
+    """What an operator said last: when (ISO), what is left, what in it speaks against our count, and its words."""
+
+    at: str
+    remaining_bytes: int | None
+    doubt: str | None
+    text: str
+
+
+def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Spent:
+    """Sum up a plan day, and the days since the plan month began."""
+    query = "SELECT COALESCE(SUM(bytes), 0) FROM spent WHERE link=? AND day BETWEEN ? AND ?"
+    until = (day + _AHEAD).isoformat()
+    in_day, in_month = (
+        db.execute(query, (link, since.isoformat(), until)).fetchone()[0] for since in (day, month_began)
+    )
+    return Spent(in_day, in_month)
+
+
+def meter(db: sqlite3.Connection, link: str) -> Meter | None:
+    """Return the last reading that was booked."""
+    row = db.execute("SELECT reading FROM meters WHERE link=?", (link,)).fetchone()
+    return msgspec.json.decode(row[0], type=Meter) if row is not None else None
+
+
+def visits(db: sqlite3.Connection, link: str) -> list[planner.Visit]:
+    """List the planned runs of the last weeks, oldest first."""
+    rows = db.execute(
+        "SELECT job, day, slot, cell, upload, bytes FROM visits WHERE link=? ORDER BY day, slot", (link,)
+    ).fetchall()
+    return [
+        planner.Visit(job, date.fromisoformat(day), slot, cell, bool(upload), run_bytes)
+        for job, day, slot, cell, upload, run_bytes in rows
+    ]
+
+
+def book(db: sqlite3.Connection, booking: Booking) -> None:
+    """Book what was carried, and the reading that proves it."""
+    if booking.grown_bytes:
+        db.execute(
+            "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes", booking[:3]
+        )
+        prune(db, "spent", booking.link)
+    if booking.meter is not None:
+        db.execute("INSERT OR REPLACE INTO meters VALUES (?, ?)", (booking.link, msgspec.json.encode(booking.meter)))
+
+
+def prune(db: sqlite3.Connection, table: Literal["spent", "visits"], link: str) -> None:
+    """Keep the last days that have rows, not the last days of the clock: that may be wrong today."""
+    db.execute(
+        f"DELETE FROM {table} WHERE link=? AND day NOT IN "  # noqa: S608  # one of two words of ours
+        f"(SELECT DISTINCT day FROM {table} WHERE link=? ORDER BY day DESC LIMIT {_DAYS_KEPT})",
+        (link, link),
+    )

@@ -1,0 +1,180 @@
+"""`probe-lab capacity responder`: what network and how many ports a fleet needs of its test servers.
+
+Arithmetic with every assumption shown. Tests a day fall evenly on the day's seconds, as the schedule spreads them; a
+busy hour has `peak` times the mean. How many run at once in it is Poisson (many independent probes), so that the server
+is made for the number that is exceeded in one instant of a hundred, and whoever comes in that instant is booked. A busy
+hour with the responder's own book of leases shows what that means for the probes.
+"""
+# ruff: noqa: T201  # a command's body
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import Final
+
+import msgspec
+
+from base.table import render
+from lab.lending.rush import Rush, busy_hour
+
+SLOT_S: Final = 45.0
+"""A lease from its request to its end, with time to spare: download, upload, pauses, and what a slow link adds."""
+DOWNLOAD_S: Final = 6.5
+"""1 s of start, 5 s measured, and 0.2-0.5 s that still drain when the test has ended."""
+PORTS_PER_TEST: Final = 2
+LINK_SHARE: Final = 0.7
+"""Tests may take so much of the server's network; beyond it they would measure the server."""
+RARELY: Final = 0.01
+FLEETS: Final = ((300, 8), (1000, 8), (3000, 8), (3000, 24))
+_DAY_S: Final = 86400.0
+_BITS: Final = 8
+
+_EPILOG = """examples:
+  probe-lab capacity responder                                  four usual fleets
+  probe-lab capacity responder --probes 300 --tests 8 --mbps 45
+  probe-lab capacity responder --probes 300 --tests 8 --ports 16 --link-mbps 1000 --check
+                                                                is this server enough? exit status 1 if not
+"""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What one fleet asks of its servers."""
+
+    probes: int
+    tests_a_day: float
+    mbps: float
+    peak: float
+    tests_at_once: int  # exceeded in one instant of a hundred of the busy hour
+    ports: int
+    mean_mbps: float  # downloads, over the day
+    busy_mbps: float  # what a responder has promised to that many leases
+    link_mbps: float  # what the network must have, so that this is LINK_SHARE of it
+    terabytes_a_month: float
+
+
+def need(probes: int, tests_a_day: float, *, mbps: float, peak: float) -> Need:
+    """Work it out for one fleet whose links download at `mbps` on average."""
+    arrivals_s = probes * tests_a_day / _DAY_S
+    at_once = exceeded_rarely(arrivals_s * peak * SLOT_S)
+    return Need(
+        probes=probes,
+        tests_a_day=tests_a_day,
+        mbps=mbps,
+        peak=peak,
+        tests_at_once=at_once,
+        ports=PORTS_PER_TEST * at_once,
+        mean_mbps=round(arrivals_s * DOWNLOAD_S * mbps, 1),
+        busy_mbps=at_once * mbps,
+        link_mbps=round(at_once * mbps / LINK_SHARE),
+        terabytes_a_month=round(arrivals_s * DOWNLOAD_S * mbps * 1e6 / _BITS * _DAY_S * 30 / 1e12, 1),
+    )
+
+
+def exceeded_rarely(mean: float) -> int:
+    """Smallest number that a Poisson variable of that mean exceeds with a probability of at most RARELY."""
+    number, probability = 0, math.exp(-mean)
+    covered = probability
+    while 1.0 - covered > RARELY:
+        number += 1
+        probability *= mean / number
+        covered += probability
+    return max(number, 1)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `responder` to the capacities; the chosen parser's `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "responder",
+        help="network and ports of the test servers",
+        description="How much network and how many ports a fleet needs of its test servers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--probes", type=int, metavar="N", help="probes (default: four usual fleets)")
+    parser.add_argument("--tests", type=float, default=8, metavar="N", help="tests a day of each (default %(default)s)")
+    parser.add_argument("--mbps", type=float, default=45, metavar="N", help="mean download (default %(default)s)")
+    parser.add_argument(
+        "--peak", type=float, default=3, metavar="N", help="busy hour / mean hour (default %(default)s)"
+    )
+    parser.add_argument("--ports", type=int, metavar="N", help="ports that the servers have together")
+    parser.add_argument("--link-mbps", type=float, metavar="N", help="network that the servers have together")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if --ports or --link-mbps is not enough")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is needed, and judge what there is."""
+    probes = 1 if arguments.probes is None else arguments.probes
+    if min(probes, arguments.tests, arguments.mbps, arguments.peak) <= 0:
+        print("probe-lab capacity responder: every number must be over 0", file=sys.stderr)
+        return 2
+    if arguments.check and (arguments.probes is None or (arguments.ports is None and arguments.link_mbps is None)):
+        print("probe-lab capacity responder: --check needs --probes, and --ports or --link-mbps", file=sys.stderr)
+        return 2
+    fleets = FLEETS if arguments.probes is None else ((arguments.probes, arguments.tests),)
+    needs = [need(probes, tests, mbps=arguments.mbps, peak=arguments.peak) for probes, tests in fleets]
+    rushes = [
+        busy_hour(
+            round(one.probes * one.tests_a_day / 24 * one.peak),
+            ports=arguments.ports or one.ports,
+            link_mbps=(arguments.link_mbps or one.link_mbps) * LINK_SHARE,
+            mbps=one.mbps,
+        )
+        for one in needs
+    ]
+    short = [what for one in needs for what in _shortages(one, arguments)]
+    if arguments.json:
+        document = {
+            "assumed": {"slot_s": SLOT_S, "download_s": DOWNLOAD_S, "link_share": LINK_SHARE, "rarely": RARELY},
+            "needs": needs,
+            "busy_hours": rushes,
+            "short": short,
+        }
+        print(msgspec.json.encode(document).decode())
+    else:
+        _print(needs)
+        _print_rushes(needs, rushes, arguments)
+        for what in short:
+            print(what)
+    return 1 if arguments.check and short else 0
+
+
+def _print(needs: list[Need]) -> None:
+    head = ("probes", "tests/day", "at once", "ports", "mean Mbit/s", "busy Mbit/s", "network Mbit/s", "TB/month")
+    rows = [
+        (
+            *(one.probes, one.tests_a_day, one.tests_at_once, one.ports),
+            *(one.mean_mbps, one.busy_mbps, one.link_mbps, one.terabytes_a_month),
+        )
+        for one in needs
+    ]
+    print(render(head, rows))
+    print(
+        f"\n{needs[0].mbps:g} Mbit/s a download of {DOWNLOAD_S:g} s, {SLOT_S:g} s a test with all it needs, busy hour"
+        f" {needs[0].peak:g} x the mean;\nat once: exceeded in one instant of {1 / RARELY:.0f}, whoever comes then is"
+        f" booked; network: so that tests take {LINK_SHARE:.0%} of it."
+    )
+
+
+def _print_rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Namespace) -> None:
+    head = ("busy hour of", "ports", "asked", "% at once", "mean wait s", "longest s", "refused", "most at once")
+    rows = [
+        (
+            *(f"{one.probes} x {one.tests_a_day:g}", arguments.ports or one.ports, rush.asked, rush.at_once_percent),
+            *(rush.wait_mean_s, rush.wait_max_s, rush.refused, rush.most_at_once),
+        )
+        for one, rush in zip(needs, rushes, strict=True)
+    ]
+    print("\n" + render(head, rows))
+
+
+def _shortages(one: Need, arguments: argparse.Namespace) -> list[str]:
+    found = []
+    if arguments.ports is not None and arguments.ports < one.ports:
+        found.append(f"{one.probes} probes need {one.ports} ports, there are {arguments.ports}")
+    if arguments.link_mbps is not None and arguments.link_mbps < one.link_mbps:
+        found.append(f"{one.probes} probes need {one.link_mbps:g} Mbit/s, there are {arguments.link_mbps:g}")
+    return found

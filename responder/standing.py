@@ -1,0 +1,101 @@
+"""What a responder does right now, as a small file for `probe-responder status`. Written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from wire.messages import ResponderStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from responder.lender import Lender
+
+WRITE_EVERY_S: Final = 2.0
+STALE_AFTER_S: Final = 15.0
+
+
+class StandingError(Exception):
+    """There is no word of a running responder; the text says what to do."""
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """One lease: who tests, or waits for its turn."""
+
+    probe: str
+    link: str
+    ports: tuple[int, ...]
+    starts_in_s: float
+    ends_in_s: float
+    mbps: float
+    cell: str | None = None
+    clients: tuple[str, ...] = ()
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    at: datetime
+    pid: int
+    status: ResponderStatus
+    testing: tuple[Holder, ...] = ()
+    waiting: tuple[Holder, ...] = ()
+
+
+def take(lender: Lender, now_s: float) -> Standing:
+    """Describe the lender at this moment of its clock."""
+    holders = [
+        (
+            lease.running,
+            Holder(
+                probe=lease.probe_id,
+                link=lease.link,
+                ports=lease.ports,
+                starts_in_s=0.0 if lease.running else round(max(lease.starts_s - now_s, 0.0), 1),
+                ends_in_s=round(lease.expires_s - now_s, 1),
+                mbps=lease.mbps,
+                cell=lease.cell,
+                clients=lender.clients(lease),
+            ),
+        )
+        for lease in lender.leases
+    ]
+    now = datetime.now(UTC)
+    return Standing(
+        at=now,
+        pid=os.getpid(),
+        status=msgspec.structs.replace(lender.status(), at=now),
+        testing=tuple(holder for running, holder in holders if running),
+        waiting=tuple(holder for running, holder in holders if not running),
+    )
+
+
+def write(path: Path, standing: Standing) -> None:
+    """Replace the file in one step; raise OSError. For everybody to read: it holds no password."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(msgspec.json.encode(standing))
+    new.chmod(0o644)
+    new.replace(path)
+
+
+def read(path: Path, *, now: datetime) -> Standing:
+    """Read what a running responder wrote last; raise StandingError if there is none."""
+    try:
+        standing = msgspec.json.decode(path.read_bytes(), type=Standing)
+    except FileNotFoundError as error:
+        raise StandingError(
+            f"{path}: not there; is a responder running? systemctl status probefleet-responder"
+        ) from error
+    except OSError as error:
+        raise StandingError(f"{path}: {error.strerror}; run it as root or as the responder's user") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StandingError(f"{path}: not written by this release's responder: {error}") from error
+    age_s = (now - standing.at).total_seconds()
+    if age_s > STALE_AFTER_S:
+        raise StandingError(f"{path}: written {age_s:.0f} s ago by a responder that does not run any more")
+    return standing

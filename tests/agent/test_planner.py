@@ -1,0 +1,240 @@
+"""The planner: within the budget, fair to every hour and weekday, the same answer for the same books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, zone_of
+from agent.planner import Visit, Wish, next_of_day, plan_of_day
+from agent.settings import Plan
+
+LIGHT = Wish("light", 8, 6.0, upload=True)
+REFERENCE = Wish("reference", 4, 10.0, upload=True)
+GB = 1000
+NAMES = ("lc-tan-phong-1", "viettel")
+JUNE = [date(2026, 6, 1) + timedelta(days=number) for number in range(30)]
+
+
+class Month:
+    """A SIM through its days, as the agent lives them; every run moves `run_mb` down and a quarter of that up."""
+
+    def __init__(
+        self, plan: Plan, wishes: tuple[Wish, ...] = (LIGHT,), *, run_mb: float = 32, probe: str = "p1"
+    ) -> None:
+        self.plan, self.wishes, self.probe, self.run_mb = plan, wishes, probe, run_mb
+        self.visits: list[Visit] = []
+        self.spent: Counter[date] = Counter()
+        self.instants: list[float] = []
+        self.worst_overrun = 0
+
+    def books(self, day: date) -> Spent:
+        month_began = plan_month(self.plan, day)[0]
+        return Spent(self.spent[day], sum(count for one, count in self.spent.items() if month_began <= one <= day))
+
+    def live(self, day: date, *, plan: Plan | None = None, telemetry_mb: float = 0) -> None:
+        """Make the day's runs as far as the plan leaves room; a run is stopped when the room is used up."""
+        self.plan = plan or self.plan
+        begins = day_begins(self.plan, day)
+        self.spent[day] += int(telemetry_mb * 1e6)
+        now_s = begins.timestamp()
+        while True:
+            plan_now = plan_of_day(
+                (self.probe, "viettel"),
+                self.plan,
+                day,
+                wishes=self.wishes,
+                spent=self.books(day),
+                visits=self.visits,
+            )
+            made = {(visit.job, visit.slot) for visit in self.visits if visit.day == day}
+            run = next_of_day(plan_now, made, now_s=now_s, since_s=begins.timestamp())
+            if run is None:
+                return
+            now_s = max(now_s, run.at_s)
+            left = self._left(day)
+            wants = int(self.run_mb * 1e6 * (1.25 if run.upload else 1))
+            moved = wants if left is None else min(wants, left)
+            if moved == wants:
+                self.instants.append(now_s)
+            self.visits.append(Visit(run.job, day, run.slot, run.cell, run.upload, wants if moved == wants else None))
+            self.spent[day] += moved
+            now_s += 30
+            overrun = -(self._left(day, strict=True) or 0)
+            self.worst_overrun = max(self.worst_overrun, overrun)
+
+    def _left(self, day: date, *, strict: bool = False) -> int | None:
+        spent = self.books(day)
+        rooms = [
+            limit_bytes(self.plan, quota, Claim.SCHEDULE) - used
+            for quota, used in (
+                (self.plan.quota_day_mb, spent.day_bytes),
+                (self.plan.quota_month_mb, spent.month_bytes),
+            )
+            if quota is not None
+        ]
+        return (min(rooms) if strict else max(0, min(rooms))) if rooms else None
+
+    def hours(self) -> Counter[int]:
+        return Counter(datetime.fromtimestamp(at_s, zone_of(self.plan)).hour for at_s in self.instants)
+
+    def weekdays(self) -> Counter[int]:
+        return Counter(plan_day(self.plan, datetime.fromtimestamp(at_s, UTC)).weekday() for at_s in self.instants)
+
+
+def test_with_a_plan_that_is_large_enough_every_wish_is_met() -> None:
+    month = Month(Plan(quota_month_mb=60 * GB), (LIGHT, REFERENCE))
+    for day in JUNE:
+        month.live(day)
+    assert len(month.instants) == 30 * 12
+    assert min(month.hours()[hour] for hour in range(24)) >= 10
+    assert max(Counter((visit.job, visit.day, visit.slot) for visit in month.visits).values()) == 1
+
+
+@given(probe=st.text("abcdef0123456789", min_size=1, max_size=8), day=st.dates(date(2024, 1, 1), date(2030, 1, 1)))
+def test_there_is_one_run_in_every_slot_and_it_is_the_same_after_a_restart(probe: str, day: date) -> None:
+    plan = plan_of_day((probe, "v"), Plan(), day, wishes=[LIGHT], spent=Spent(0, 0), visits=[])
+    begins_s = plan.begins.timestamp()
+    assert [int((run.at_s - begins_s) // 10_800) for run in plan.runs] == list(range(8))
+    assert plan == plan_of_day((probe, "v"), Plan(), day, wishes=[LIGHT], spent=Spent(0, 0), visits=[])
+
+
+def test_probes_spread_over_the_slot() -> None:
+    plans = [
+        plan_of_day((f"p{number}", "v"), Plan(), JUNE[0], wishes=[LIGHT], spent=Spent(0, 0), visits=[])
+        for number in range(3000)
+    ]
+    quarters = Counter(int((plan.runs[0].at_s - plan.begins.timestamp()) // 2700) for plan in plans)
+    assert all(650 <= quarters[quarter] <= 850 for quarter in range(4))  # binomial: 750 expected, sd 24
+
+
+def test_when_short_uploads_go_first_then_the_shorter_job_and_never_a_whole_hour() -> None:
+    def lost(quota_mb: int) -> dict[str, tuple[int, int]]:
+        plan = Plan(quota_month_mb=quota_mb, overhead_percent=0, telemetry_percent=0, by_hand_percent=0)
+        day = plan_of_day(NAMES, plan, JUNE[0], wishes=[LIGHT, REFERENCE], spent=Spent(0, 0), visits=[])
+        return {one.job: (one.runs, one.uploads) for one in day.dropped}
+
+    full_mb = 30 * (8 * LIGHT.usual_bytes(upload=True) + 4 * REFERENCE.usual_bytes(upload=True)) / 1e6
+    down_mb = 30 * (8 * LIGHT.usual_bytes(upload=False) + 4 * REFERENCE.usual_bytes(upload=False)) / 1e6
+    assert lost(int(full_mb) + 1) == {}
+    some = lost(int((full_mb + down_mb) / 2))
+    assert all(runs == 0 and uploads > 0 for runs, uploads in some.values())
+    fewer = lost(int(down_mb * 0.7))
+    assert fewer["light"][0] > 0
+    assert fewer["reference"][0] == 0
+    least = lost(int(down_mb * 0.2))
+    assert least["light"][0] == 8
+    assert 0 < least["reference"][0] < 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0.16, 1.1), probe=st.text("abcdef0123456789", min_size=1, max_size=8), run_mb=st.floats(15, 150))
+def test_no_hour_and_no_weekday_is_starved_and_the_quota_holds(share: float, probe: str, run_mb: float) -> None:
+    wanted_mb = 30 * 8 * run_mb * 1.25
+    month = Month(Plan(quota_month_mb=max(1, int(wanted_mb * share))), run_mb=run_mb, probe=probe)
+    for day in JUNE:
+        month.live(day)
+    assert month.worst_overrun <= 0
+    made = len(month.instants)
+    assert made >= 0.75 * min(240, 240 * share * 0.87)
+    assert set(month.weekdays()) == set(range(7))
+    slots = Counter(visit.slot for visit in month.visits)
+    assert set(slots) == set(range(8))
+    assert max(slots.values()) - min(slots.values()) <= 3, "the strata of the day are thinned alike"
+    if made >= 100:
+        assert set(month.hours()) == set(range(24))
+    else:
+        assert len(month.hours()) >= 16
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    quota=st.integers(500, 40_000),
+    at=st.integers(1, 29),
+    run_mb=st.floats(5, 200),
+    telemetry_mb=st.floats(0, 20),
+    probe=st.text("abcdef", min_size=1, max_size=4),
+)
+def test_a_quota_that_halves_in_mid_month_is_not_passed_by_tests(
+    quota: int, at: int, run_mb: float, telemetry_mb: float, probe: str
+) -> None:
+    month = Month(Plan(quota_month_mb=quota), run_mb=run_mb, probe=probe)
+    for day in JUNE[:at]:
+        month.live(day, telemetry_mb=telemetry_mb)
+    assert month.worst_overrun <= max(0, int(at * telemetry_mb * 1e6))
+    spent_before = month.books(JUNE[at]).month_bytes
+    halved = Plan(quota_month_mb=max(1, quota // 2))
+    for day in JUNE[at:]:
+        month.live(day, plan=halved, telemetry_mb=telemetry_mb)
+    spent = month.books(JUNE[-1]).month_bytes
+    own = (30 - at) * telemetry_mb * 1e6
+    assert spent <= max(spent_before, limit_bytes(halved, halved.quota_month_mb or 0, Claim.SCHEDULE)) + own + 30
+
+
+def test_what_a_probe_saved_while_it_was_off_is_spread_over_the_days_that_are_left() -> None:
+    month = Month(Plan(quota_month_mb=5 * GB))
+    for day in [*JUNE[:10], *JUNE[19:]]:
+        month.live(day)
+    before = Counter(visit.day for visit in month.visits if visit.day < JUNE[10])
+    after = Counter(visit.day for visit in month.visits if visit.day >= JUNE[19])
+    assert sum(after.values()) / 11 > sum(before.values()) / 10
+    assert max(after.values()) <= 8, "nothing bunches"
+    assert month.worst_overrun <= 0
+
+
+def test_at_the_edge_of_the_month_the_new_budget_begins() -> None:
+    plan = Plan(quota_month_mb=3 * GB, reset_day=15, reset_at="07:00")
+    month = Month(plan)
+    days = [date(2026, 6, 15) + timedelta(days=number) for number in range(60)]
+    for day in days:
+        month.live(day)
+    firsts = [plan_month(plan, day)[0] for day in days]
+    by_month = Counter(
+        first for first, day in zip(firsts, days, strict=True) for visit in month.visits if visit.day == day
+    )
+    assert by_month[date(2026, 6, 15)] == pytest.approx(by_month[date(2026, 7, 15)], rel=0.15)
+    assert month.worst_overrun <= 0
+
+
+@pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25)])
+def test_a_day_on_which_clocks_change_has_all_its_runs_once(day: date, hours: int) -> None:
+    plan = Plan(time_zone="Europe/Berlin")
+    found = plan_of_day(NAMES, plan, day, wishes=[LIGHT], spent=Spent(0, 0), visits=[])
+    assert (found.ends - found.begins) == timedelta(hours=hours)
+    assert len(found.runs) == 8
+    assert all(found.begins.timestamp() <= run.at_s < run.until_s <= found.ends.timestamp() for run in found.runs)
+    gaps = [later.at_s - earlier.at_s for earlier, later in zip(found.runs, found.runs[1:], strict=False)]
+    assert min(gaps) > 0
+
+
+@given(steps=st.lists(st.floats(-200_000, 200_000), min_size=1, max_size=12), runs=st.integers(1, 24))
+def test_a_clock_that_is_set_either_way_repeats_no_run(steps: list[float], runs: int) -> None:
+    wish = Wish("light", runs, 6.0, upload=False)
+    plan, visits = Plan(quota_month_mb=100 * GB), list[Visit]()
+    now_s = since_s = datetime(2026, 6, 15, tzinfo=UTC).timestamp()
+    for step_s in steps:
+        day = plan_day(plan, datetime.fromtimestamp(now_s, UTC))
+        found = plan_of_day(NAMES, plan, day, wishes=[wish], spent=Spent(0, 0), visits=visits)
+        made = [(visit.job, visit.slot) for visit in visits if visit.day == day]
+        run = next_of_day(found, made, now_s=now_s, since_s=since_s)
+        if run is not None:
+            assert run.at_s >= since_s
+            assert (run.job, run.slot) not in made
+            visits.append(Visit(run.job, day, run.slot, run.cell, run.upload, None))
+            now_s = max(now_s, run.at_s)
+        now_s += step_s
+        since_s = now_s
+    assert len({(visit.day, visit.slot) for visit in visits}) == len(visits)
+
+
+def test_a_run_costs_what_the_last_ones_cost() -> None:
+    visits = [Visit("light", JUNE[0], slot, 0, upload=True, run_bytes=80_000_000) for slot in range(8)]
+    plan = Plan(quota_month_mb=3 * GB, overhead_percent=0, telemetry_percent=0, by_hand_percent=0)
+    day = plan_of_day(NAMES, plan, JUNE[1], wishes=[LIGHT], spent=Spent(0, 640_000_000), visits=visits)
+    down = 80_000_000 * LIGHT.usual_bytes(upload=False) / LIGHT.usual_bytes(upload=True)
+    assert all(run.run_bytes == pytest.approx(down, abs=1) for run in day.runs)
+    assert len(day.runs) in {int(day.allowance_bytes // down), int(day.allowance_bytes // down) + 1}  # type: ignore[operator]  # has a quota

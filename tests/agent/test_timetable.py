@@ -1,0 +1,349 @@
+"""The timetable on a real spool: planned runs, books that survive, and what is said once instead of every minute."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent import jobs, path
+from agent.budget import Budget
+from agent.meter import Meter
+from agent.plan import plan_day, plan_month
+from agent.runner import Runner
+from agent.settings import Link, Plan, RadioJob, Settings, Site, ThroughputJob
+from agent.spool import Run, Spool
+from agent.timetable import Timetable
+from base.broker import BrokerSettings
+from wire.codec import decode_result
+from wire.messages import Clock, Failed, Outcome, PlanState, Reason, Result, Throughput, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.bench import Bench
+    from agent.settings import Job
+
+MIDNIGHT = datetime(2026, 6, 9, 17, 0, tzinfo=UTC)  # 10 June at UTC+7, a Wednesday
+RUN_BYTES = 40_000_000
+
+
+@dataclass
+class Hands:
+    """A clock whose hands the test holds, wall and monotonic together."""
+
+    wall: datetime = MIDNIGHT
+    steady_s: float = 1000.0
+
+    def now(self) -> datetime:
+        return self.wall
+
+    def monotonic_s(self) -> float:
+        return self.steady_s
+
+    def quality(self) -> Clock:
+        return Clock(synchronised=True)
+
+    def advance(self, seconds: float) -> None:
+        self.wall += timedelta(seconds=seconds)
+        self.steady_s += seconds
+
+
+@dataclass
+class Modem:
+    """The interface of a link: its counters, and the boots of its machine."""
+
+    boot: int = 1
+    index: int = 3
+    carried: int = 0
+    bits: int = 64
+    clock: Hands = field(default_factory=Hands)
+
+    def meter(self, _interface: str) -> Meter:
+        return Meter(
+            boot_id=str(self.boot),
+            interface_index=self.index,
+            uptime_s=self.clock.steady_s,
+            received_bytes=self.carried % 2**self.bits,
+            sent_bytes=0,
+        )
+
+    def counters(self) -> dict[str, path.Counters]:
+        return {"wwan0": path.Counters(self.carried, 0)}
+
+
+class World:
+    """One probe with one link, whose tests move RUN_BYTES each and are stopped at what is left."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, *, every_s: int | None = None
+    ) -> None:
+        self.clock, self.modem = Hands(), Modem()
+        self.modem.clock = self.clock
+        rhythm = {"every_s": every_s} if every_s is not None else {"runs_per_day": 8}
+        self.settings = Settings(
+            probe_id="p1",
+            site=Site(id="s1"),
+            broker=BrokerSettings(host="b"),
+            links=(Link(name="viettel", interface="wwan0", modem=None, plan=plan),),
+            jobs=(ThroughputJob(name="light", **rhythm), RadioJob(name="radio", every_s=86_400)),
+            data_dir=folder,
+        )
+        self.link = self.settings.links[0]
+        self.uploads: list[bool] = []
+        monkeypatch.setattr(path, "meter", self.modem.meter)
+        monkeypatch.setattr(path, "counters", self.modem.counters)
+        monkeypatch.setattr(path, "boot_id", lambda: str(self.modem.boot))
+        monkeypatch.setattr(jobs, "run", self._test)
+        self.spool = Spool(folder / "spool.db", max_bytes=10**9)
+        self.start()
+
+    def start(self) -> None:
+        """Begin like an agent that was just started."""
+        self.runner = Runner(self.settings, self.spool, self.clock, None, None)  # type: ignore[arg-type]  # not reached
+        self.runner.recover()
+        self.timetable = Timetable(self.settings, self.spool, self.runner, self.clock)
+
+    def _test(self, bench: Bench, job: Job) -> Outcome:
+        if not isinstance(job, ThroughputJob):
+            return Failed(reason=Reason.NO_MODEM)
+        moved = RUN_BYTES if bench.left_bytes is None else min(RUN_BYTES, bench.left_bytes)
+        self.modem.carried += moved
+        self.uploads.append(not bench.upload_saved)
+        return Throughput(download=Transfer(steady_mbps=40.0, payload_bytes=moved, elapsed_s=5.0))
+
+    def live(self, hours: float) -> None:
+        """Go on like the service does: look once a minute, make what is due."""
+        until = self.clock.wall + timedelta(hours=hours)
+        while self.clock.wall < until:
+            now_s, due = self.timetable.next_run()
+            if due is not None and due.at_s <= now_s:
+                if not self.timetable.passes(due):
+                    job = self.settings.job(due.job)
+                    self.runner.run(job, self.link, slot=due.slot, due=self.clock.wall, visit=due.visit)
+                self.clock.advance(24)
+            else:
+                self.clock.advance(300 if due is None else min(300.0, max(1.0, due.at_s - now_s)))
+
+    def results(self) -> list[Result]:
+        return [decode_result(row.payload) for row in self.spool.oldest(10_000)]
+
+    def failures(self, reason: Reason) -> list[Result]:
+        return [r for r in self.results() if isinstance(r.outcome, Failed) and r.outcome.reason is reason]
+
+    def tests(self) -> list[Result]:
+        return [result for result in self.results() if isinstance(result.outcome, Throughput)]
+
+
+@pytest.fixture
+def made() -> Iterator[list[World]]:
+    worlds: list[World] = []
+    yield worlds
+    for world in worlds:
+        world.spool.close()
+
+
+def test_a_planned_job_runs_once_in_every_slot_also_when_the_agent_is_started_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan())
+    made.append(world)
+    for _ in range(6):
+        world.live(4)
+        world.start()
+    visits = world.spool.visits("viettel")
+    assert len({(visit.day, visit.slot) for visit in visits}) == len(visits)
+    assert 6 <= len(visits) <= 8, "a start lets go of what passed in its minute, and repeats nothing"
+    assert all(visit.run_bytes == RUN_BYTES for visit in visits)
+    assert [result.job.due is not None for result in world.tests() if result.job] == [True] * len(visits)
+
+
+def test_a_month_within_its_quota_and_what_is_left_out_is_told_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=2000, reset_day=10))
+    made.append(world)
+    world.live(24 * 5)
+    assert 0 < world.modem.carried <= 5 / 30 * 2000e6 + RUN_BYTES
+    assert not any(world.uploads)
+    told = world.failures(Reason.BUDGET_SHORT)
+    assert len(told) == 5
+    assert isinstance(told[0].outcome, Failed)
+    assert "left out today: tests may move" in told[0].outcome.detail
+    assert told[0].job is not None
+    states = [result.outcome for result in world.results() if isinstance(result.outcome, PlanState)]
+    assert len(states) == 24 * 5
+    assert states[-1].spent_month_bytes == world.modem.carried
+    assert world.spool.counts().made == world.spool.counts().spooled
+
+
+def test_a_quota_that_is_used_up_is_told_once_a_day_and_not_every_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=200), every_s=300)
+    made.append(world)
+    world.live(48)
+    assert len(world.failures(Reason.QUOTA_REACHED)) == 2
+    assert world.modem.carried <= 2 * 200e6
+    assert len(world.tests()) == 8
+
+
+def test_what_others_move_over_the_link_counts_and_survives_a_restart_and_a_reboot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=20_000))
+    made.append(world)
+    world.live(0.2)
+    counted = world.runner.budget.spent(world.link).month_bytes
+    world.modem.carried += 123_000_000
+    world.live(0.2)
+    world.start()
+    assert world.runner.budget.spent(world.link).month_bytes == counted + 123_000_000
+    world.modem.boot, world.modem.carried = 2, 5_000_000
+    world.start()
+    world.timetable.next_run()
+    assert world.spool.spent("viettel", date(2026, 6, 10), date(2026, 6, 1)).month_bytes == counted + 128_000_000
+
+
+def test_a_test_by_hand_may_spend_the_reserve_that_the_schedule_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=1000, overhead_percent=0))
+    made.append(world)
+    world.runner.budget.observe(world.link)
+    world.modem.carried = 905_000_000
+    light = world.settings.job("light")
+    planned = world.runner.run(light, world.link, slot=1, due=None)
+    assert isinstance(planned.outcome, Failed)
+    assert planned.outcome.reason is Reason.QUOTA_REACHED
+    by_hand = world.runner.run(light, world.link, slot=1, due=None, by_hand=True)
+    assert isinstance(by_hand.outcome, Throughput)
+    assert not world.uploads[-1] or world.modem.carried <= 980_000_000
+
+
+def test_a_run_that_ended_with_the_power_is_charged_what_such_runs_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=20_000))
+    made.append(world)
+    world.timetable.next_run()
+    world.spool.begin(Run("light", "viettel", 5), world.clock.now())
+    world.modem.boot, world.modem.carried = 2, 0
+    world.start()
+    assert world.runner.budget.spent(world.link).day_bytes > 30_000_000
+    world.spool.begin(Run("light", "viettel", 6), world.clock.now())
+    spent = world.runner.budget.spent(world.link)
+    world.timetable.next_run()
+    world.start()  # the agent only was restarted: the counters know
+    assert world.runner.budget.spent(world.link) == spent
+
+
+def test_bytes_booked_before_the_clock_was_right_count_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=1000))
+    made.append(world)
+    world.timetable.next_run()
+    world.modem.carried += 70_000_000
+    world.timetable.next_run()
+    world.clock.wall += timedelta(days=9)  # no clock on board: the network has told the time only now
+    world.timetable.next_run()
+    assert world.runner.budget.spent(world.link).day_bytes >= 70_000_000
+
+
+def test_the_first_look_counts_what_was_carried_since_a_boot_in_this_month(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=1000))
+    made.append(world)
+    world.modem.carried = 33_000_000
+    world.clock.steady_s = 3600.0
+    budget = Budget(world.settings, world.spool, world.clock)
+    budget.observe(world.link)
+    assert budget.spent(world.link).month_bytes == 33_000_000
+    world.clock.steady_s = 20 * 86_400.0
+    other = Budget(world.settings, world.spool, world.clock)
+    other.observe(world.link)
+    assert other.spent(world.link).month_bytes == 0, "nobody can say in which month"
+
+
+_events = st.lists(
+    st.one_of(
+        st.tuples(st.just("live"), st.floats(0.5, 30)),
+        st.tuples(st.just("others"), st.floats(1, 1500)),
+        st.tuples(st.just("reboot"), st.just(0.0)),
+        st.tuples(st.just("replug"), st.just(0.0)),
+        st.tuples(st.just("restart"), st.just(0.0)),
+        st.tuples(st.just("clock"), st.floats(-90_000, 90_000)),
+        st.tuples(st.just("off"), st.floats(1, 9 * 24)),
+    ),
+    min_size=2,
+    max_size=14,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=_events,
+    quota_mb=st.integers(300, 5000),
+    counter=st.tuples(st.sampled_from([32, 64]), st.integers(0, 4294)),
+    every_s=st.sampled_from([None, 1800, 1800]),
+)
+def test_no_test_passes_the_quota_whatever_counters_clocks_and_power_do(
+    monkeypatch: pytest.MonkeyPatch,
+    events: list[tuple[str, float]],
+    quota_mb: int,
+    counter: tuple[int, int],
+    every_s: int | None,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        plan = Plan(quota_month_mb=quota_mb)
+        world = World(Path(folder), monkeypatch, plan, every_s=every_s)
+        world.modem.bits, world.modem.carried = counter[0], counter[1] * 1_000_000
+        world.clock.steady_s = 40 * 86_400.0  # so what the counters show is of another month
+        world.start()
+        world.timetable.next_run()
+        truth: dict[date, int] = {}
+        passed: list[float] = []
+        limit = quota_mb * 1e6 * 0.9 / 1.03
+        test = world._test
+
+        def watched(bench: Bench, job: Job) -> Outcome:
+            month = plan_month(plan, plan_day(plan, world.clock.wall))[0]
+            before = world.modem.carried
+            outcome = test(bench, job)
+            moved = world.modem.carried - before
+            truth[month] = truth.get(month, 0) + moved
+            if moved and truth[month] > limit:
+                passed.append(truth[month] - limit)  # an exception in a run would become a result
+            return outcome
+
+        monkeypatch.setattr(jobs, "run", watched)
+        for kind, size in events:
+            month = plan_month(plan, plan_day(plan, world.clock.wall))[0]
+            if kind == "live":
+                world.live(size)
+            elif kind == "others":
+                world.clock.advance(size * 1e6 / 30e6)
+                world.modem.carried += int(size * 1e6)
+                truth[month] = truth.get(month, 0) + int(size * 1e6)
+                world.timetable.next_run()
+            elif kind == "reboot":
+                world.modem.boot, world.modem.carried, world.clock.steady_s = world.modem.boot + 1, 0, 40.0
+                world.start()
+            elif kind == "replug":
+                world.modem.index, world.modem.carried = world.modem.index + 1, 0
+            elif kind == "restart":
+                world.start()
+            elif kind == "clock":
+                world.clock.wall += timedelta(seconds=size)
+            else:
+                world.clock.advance(size * 3600)
+        world.spool.close()
+        assert passed == []
