@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NO_PROGRESS_S: Final = 5.5
+NO_PROGRESS_S: Final = 6.5
 """Longer than the outage that a test survives (5 s); with two looks a second the port is free within 8 s."""
 GREETING_S: Final = 5.0
 """How long a connection may take to show that it is the lease's own client."""

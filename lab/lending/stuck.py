@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GOAL_S: Final = 10.0
-_STOCK_AT_LEAST_S: Final = 30.0
+
 _GIVE_UP_S: Final = 90.0
 _TEST_S: Final = 15
+_LEASE_S: Final = 100.0
 _CUT_AFTER_S: Final = 4.0
 _HERE, _THERE = "198.18.7.1", "198.18.7.2"
 _BROKER_PORT: Final = 1883
@@ -151,7 +152,7 @@ def _start_tests(there: Namespace, probes: list[LabProbe], stack: contextlib.Exi
         options = ["-t", str(_TEST_S), "-b", "20M", *(["-R"] if direction == "download" else [])]
         stock = Client(_HERE, port, options, prefix=prefix)
         stack.callback(stock.kill)
-        borrowed = probe.borrow(Wish("cell", transfers=1, length_s=100))
+        borrowed = probe.borrow(Wish("cell", transfers=1, length_s=_LEASE_S))
         leased = Client(_HERE, borrowed.ports[0], options, borrowed=borrowed, prefix=prefix)
         stack.callback(leased.kill)
 
@@ -199,7 +200,7 @@ def _leased_attempt(here: Namespace, probe: LabProbe) -> Callable[[], float | No
 
     def attempt() -> float | None:
         try:
-            borrowed = probe.borrow(Wish("cell", transfers=1, length_s=30, window_s=_GIVE_UP_S))
+            borrowed = probe.borrow(Wish("cell", transfers=1, length_s=30, window_s=_LEASE_S))
         except MeasurementFailed:
             return None
         begun_s = time.monotonic()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake, acks
 from collector.journal import Cause
 from wire import codec
-from wire.messages import Ack, Refusal, Result, Status
+from wire.messages import Ack, Refusal, ResponderStatus, Result, Status
 
 TOPIC = "probefleet/v1/p1/result"
 
@@ -155,3 +155,12 @@ def test_nothing_that_arrives_breaks_the_intake(arrivals: list[tuple[str, bytes]
     for probe_id, ack in acks(intake, []):
         assert probe_id == "p1" or f"probefleet/v1/{probe_id}/result" in [topic for topic, _ in arrivals]
         codec.encode(ack)
+
+
+def test_a_responders_status_is_taken_from_its_own_branch_only() -> None:
+    status = ResponderStatus(responder="r1", ports=6, testing=2)
+    assert take(codec.encode(status), topic="probefleet/v1/r1/responder").responders == [status]
+    forged = take(codec.encode(status), b"garbage", topic="probefleet/v1/r2/responder")
+    assert forged.responders == []
+    assert causes(forged) == [Cause.FOREIGN_PROBE, Cause.UNDECODABLE]
+    assert take(b"", topic="probefleet/v1/r1/responder").parked == [], "a retained status that was cleared"

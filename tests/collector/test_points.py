@@ -24,6 +24,7 @@ from wire.messages import (
     Radio,
     Reason,
     Recovery,
+    ResponderStatus,
     Result,
     Route,
     Server,
@@ -254,3 +255,11 @@ def test_an_operator_of_any_spelling_stays_in_its_tag(operator: str) -> None:
     _, tags, fields, _ = parse(points.line(codec.decode_result(codec.encode(one))))
     assert tags.get("operator", "") == _folded(operator).replace("\\", "/").strip()
     assert fields["seq"] == 1
+
+
+def test_a_responders_status_is_a_point_of_its_own() -> None:
+    status = ResponderStatus(responder="r1", ports=6, link_mbps=1000.0, lent_mbps=120.5, testing=2, counts={"granted": 7})
+    assert points.responder_line(status, 1_000_001) == (
+        "responder,responder=r1 online=true,ports=6i,link_mbps=1000.0,lent_mbps=120.5,testing=2i,waiting=0i,"
+        "turned_away=0i,granted_count=7i 1000001000"
+    )
