@@ -258,7 +258,9 @@ def test_an_operator_of_any_spelling_stays_in_its_tag(operator: str) -> None:
 
 
 def test_a_responders_status_is_a_point_of_its_own() -> None:
-    status = ResponderStatus(responder="r1", ports=6, link_mbps=1000.0, lent_mbps=120.5, testing=2, counts={"granted": 7})
+    status = ResponderStatus(
+        responder="r1", ports=6, link_mbps=1000.0, lent_mbps=120.5, testing=2, counts={"granted": 7}
+    )
     assert points.responder_line(status, 1_000_001) == (
         "responder,responder=r1 online=true,ports=6i,link_mbps=1000.0,lent_mbps=120.5,testing=2i,waiting=0i,"
         "turned_away=0i,granted_count=7i 1000001000"
