@@ -20,7 +20,7 @@ import psutil
 from agent.meter import Meter
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_TOOL_TIMEOUT_S: Final = 5.0
+_TOOL_TIMEOUT_S: Final = 15.0
 _RTF_GATEWAY: Final = 0x2  # linux/route.h
 _DEFAULT_ROUTE_MASK: Final = "00000000"
 

@@ -85,3 +85,24 @@ def test_it_reads_the_cell(steps: Steps, truth: RadioReading) -> None:
     assert (told["mcc"], told["mnc"]) == (truth.mcc, truth.mnc)
     assert int(told["cid"], 16) == truth.cell_id
     assert truth.tac in {int(told["tac"], 16), int(told["lac"], 16)}
+
+
+def test_our_agent_reads_the_radio_through_it_while_it_holds_the_port(steps: Steps) -> None:
+    assert "ModemManager" in steps["held"].facts["holders"]
+    seen = steps["through the manager"].facts
+    reading, truth = (msgspec.convert(seen[name], RadioReading) for name in ("reading", "truth"))
+    assert seen["model"] == "EC25"
+    assert reading.registration == truth.registration
+    assert (reading.mcc, reading.mnc) == (truth.mcc, truth.mnc)
+    assert reading.rsrp_dbm is not None
+    assert truth.rsrp_dbm is not None
+    assert abs(reading.rsrp_dbm - truth.rsrp_dbm) <= SIGNAL_WANDERS_DB
+
+
+def test_the_ignore_rule_keeps_it_off_and_our_agent_reads_the_port_itself(steps: Steps) -> None:
+    kept_off = steps["kept off"].facts
+    assert "ID_MM_DEVICE_IGNORE=1" in kept_off["properties"]
+    assert kept_off["holders"] == []
+    seen = steps["by our own port"].facts
+    reading, truth = (msgspec.convert(seen[name], RadioReading) for name in ("reading", "truth"))
+    assert (reading.technology, reading.band, reading.cell_id) == (truth.technology, truth.band, truth.cell_id)

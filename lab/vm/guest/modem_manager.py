@@ -6,10 +6,16 @@ ModemManager runs as Debian's unit starts it, and finds the modem by the udev ev
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from agent.modem.discovery import find_ports
+from agent.modem.manager import modems_of_manager
+from agent.modem.owner import holders, ignore_rule
+from agent.modems import SerialModems
+from agent.settings import Link
 from lab.netns import Run
 from lab.vm.diary import until
 from lab.vm.guest.network import OperatorNetwork
@@ -17,10 +23,10 @@ from lab.vm.guest.usb_modem import UsbModem
 from lab.vm.guest.usb_names import wait_for_ports
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.vm.diary import Diary
 
+_LINK: Final = Link(name="viettel", interface="lo")  # modem: auto
+_RULE: Final = Path("/etc/udev/rules.d/78-mm-probefleet.rules")
 _PROBED_WITHIN_S: Final = 60.0  # it waits for stragglers among the ports, and gives each several tries
 _REGISTERED_WITHIN_S: Final = 60.0
 _SIGNAL_WITHIN_S: Final = 20.0
@@ -53,9 +59,29 @@ def tell(diary: Diary, folder: Path) -> None:
                 signal = _told("--modem=any", "--signal-get")["signal"]
                 diary.tell("signal", signal=signal, truth=modem.truth.radio_now())
                 diary.tell("location", location=_told("--modem=any", "--location-get"))
+                look = SerialModems().look(_LINK)
+                diary.tell("through the manager", reading=look.reading, model=look.model, truth=modem.truth.radio_now())
+                _keep_off(diary)
+                look = SerialModems().look(_LINK)
+                diary.tell("by our own port", reading=look.reading, model=look.model, truth=modem.truth.radio_now())
     finally:
+        _RULE.unlink(missing_ok=True)
         _call("systemctl", "stop", "ModemManager")
         (folder / "journal").write_text(_call("journalctl", "--unit=ModemManager"), encoding="utf-8")
+
+
+def _keep_off(diary: Diary) -> None:
+    """Do as `probe-agent modem ignore-rule` says; tell what udev then knows of the port, and who holds it."""
+    (found,) = find_ports()
+    port = found.ports_of("at1")[0]
+    diary.tell("held", holders=[holder.program for holder in holders([port])[port]])
+    _RULE.write_text(ignore_rule(found), encoding="utf-8")
+    for command in (("control", "--reload"), ("trigger",), ("settle",)):
+        _call("udevadm", *command)
+    _call("systemctl", "restart", "ModemManager")
+    until(lambda: not modems_of_manager(), "ModemManager to be back without the modem", within_s=_PROBED_WITHIN_S)
+    properties = _call("udevadm", "info", "--query=property", f"--name={port}")
+    diary.tell("kept off", properties=properties, holders=[holder.program for holder in holders([port]).get(port, ())])
 
 
 def _state() -> str | None:
