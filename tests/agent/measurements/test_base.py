@@ -33,7 +33,10 @@ def test_a_deadline_kills_the_program_and_all_it_started() -> None:
     done = run_killable(["sh", "-c", "trap '' TERM; sleep 60 & echo $!; echo $$; wait"], deadline_s=0.5)
     assert done.overran
     assert time.monotonic() - begun_s < 30
-    assert not [pid for pid in map(int, done.stdout.split()) if is_running(pid)]
+    pids = [int(pid) for pid in done.stdout.split()]
+    while any(map(is_running, pids)):  # killed, but on a busy machine not yet gone
+        assert time.monotonic() - begun_s < 30
+        time.sleep(0.02)
 
 
 def test_a_program_that_does_not_read_its_input_is_no_error() -> None:
