@@ -18,6 +18,7 @@ examples:
   sudo probe-lab demo                    three sites measure for two minutes; then the summary
   probe-lab demo --loopback              the same without root: no namespaces, no shaping
   sudo probe-lab bench cell              does an emulated link carry what it promises?
+  probe-lab bench method                 which way to test makes a month's mean certain for the fewest bytes?
   probe-lab simulate plan                what 300 links measure and spend in a month of their data plans
   probe-lab modem --help                 one simulated modem on a pseudo-terminal
 """
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab.cell import bench  # noqa: PLC0415  # the same
     from lab.lending import bench as lease  # noqa: PLC0415  # the same
     from lab.lending import capacity, stuck  # noqa: PLC0415  # the same
+    from lab.method import bench as method  # noqa: PLC0415  # the same
     from lab.modem import command as modem  # noqa: PLC0415  # the same
     from lab.modem import soak  # noqa: PLC0415  # the same
 
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_parser(parts)
     lease.add_parser(parts)
     stuck.add_parser(parts)
+    method.add_parser(parts)
     capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
     capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))
     soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")

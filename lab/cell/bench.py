@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="one JSON array instead of the table")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a ratio is off by more than 8 %%")
     parser.add_argument("--seconds", type=int, default=5, metavar="N", help="length of each transfer (default 5)")
     parser.set_defaults(run=run)
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (NetworkError, CellError) as error:
         return _complain(str(error))
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode())
+        print(msgspec.json.format(msgspec.json.encode({"transfers": rows}), indent=1).decode())
     off = [row for row in rows if abs(row.ratio - 1) > _WORST_RATIO_ERROR]
     if arguments.check and off:
         return _complain(f"{len(off)} of {len(rows)} transfers are further than 8 % from what the shaper lets through")

@@ -51,12 +51,12 @@ def test_check_fails_when_a_ratio_is_further_than_8_percent(
     assert status() == 0
 
 
-def test_json_is_one_array_and_nothing_else(
+def test_json_is_one_object_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured(monkeypatch, 1.0, 0.99)
     assert status("--json") == 0
-    assert [line["ratio"] for line in json.loads(capsys.readouterr().out)] == [1.0, 0.99]
+    assert [line["ratio"] for line in json.loads(capsys.readouterr().out)["transfers"]] == [1.0, 0.99]
 
 
 def test_the_table_has_a_line_for_each_transfer(
