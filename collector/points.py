@@ -19,6 +19,7 @@ from wire.messages import (
     Echo,
     Failed,
     Latency,
+    Missed,
     PlanState,
     Radio,
     Recovery,
@@ -45,7 +46,7 @@ _TAG: Final = str.maketrans(
 )
 _STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(chr, _CONTROL), " "))
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery", "plan")
+_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery", "plan", "missed")
 
 
 def line(result: Result) -> str:
@@ -71,7 +72,7 @@ def line(result: Result) -> str:
         fields |= _latency(outcome)
     elif isinstance(outcome, Radio):
         kind, radio = "radio", outcome.reading
-        fields |= _radio(radio) | _radio_alone(outcome.reading)
+        fields |= _radio(radio) | _radio_alone(outcome.reading) | _folded(outcome)
     elif isinstance(outcome, Failed):
         kind, radio = "failed", outcome.radio
         tags |= {"measurement": result.job.measurement if result.job else None, "reason": outcome.reason.value}
@@ -83,6 +84,10 @@ def line(result: Result) -> str:
     elif isinstance(outcome, PlanState):
         kind = "plan"
         fields |= _plan(outcome)
+    elif isinstance(outcome, Missed):
+        kind = "missed"
+        tags |= {"measurement": result.job.measurement if result.job else None, "reason": outcome.reason.value}
+        fields |= _missed(outcome)
     else:
         kind = "dropped"
         fields |= _dropped(outcome)
@@ -210,6 +215,20 @@ def _radio_alone(reading: RadioReading) -> Fields:
     }
 
 
+def _folded(outcome: Radio) -> Fields:
+    """Say how many looks a record stands for, and the extremes of their levels."""
+    fields: Fields = {"samples": outcome.samples}
+    for end, reading in (("min", outcome.lowest), ("max", outcome.highest)):
+        if reading is not None:
+            fields |= {
+                f"rsrp_{end}_dbm": reading.rsrp_dbm,
+                f"rsrq_{end}_db": reading.rsrq_db,
+                f"sinr_{end}_db": reading.sinr_db,
+                f"rssi_{end}_dbm": reading.rssi_dbm,
+            }
+    return fields
+
+
 def _recovery(outcome: Recovery) -> Fields:
     return {
         "rung": outcome.rung,
@@ -248,6 +267,11 @@ def _dropped(outcome: Dropped) -> Fields:
     others = [count for kind, count in outcome.counts.items() if kind not in _COUNTED]
     fields["other_count"] = sum(others) if others else None
     return fields | {"first_seq": outcome.first_seq, "last_seq": outcome.last_seq}
+
+
+def _missed(outcome: Missed) -> Fields:
+    """Say how many runs, and the span of their turns in Unix seconds."""
+    return {"count": outcome.count, "first_s": outcome.first.timestamp(), "last_s": outcome.last.timestamp()}
 
 
 def _write(measurement: str, tags: dict[str, str | None], fields: Fields, time_ns: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from wire import dictionary
 from wire.messages import LeaseReply, Result
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ MAX_PAYLOAD_BYTES: Final = 256 * 1024
 MAX_UNPACKED_BYTES: Final = 1024 * 1024
 """The largest batch accepted after decompression: a bound against compression bombs."""
 
-_COMPRESS_FROM_BYTES: Final = 600
 _ZLIB_FIRST_BYTE: Final = 0x78  # RFC 1950: CMF byte of deflate with a 32 KiB window
+_FDICT: Final = 0x20  # the same, FLG byte: four bytes follow that name a preset dictionary
 
 T = TypeVar("T")
 
@@ -62,15 +63,16 @@ def decode_lease_reply(payload: bytes) -> LeaseReply:
 
 
 def pack(results: Sequence[bytes]) -> bytes:
-    """Join encoded results into one result message: a JSON array, compressed (zlib, RFC 1950) where that pays."""
+    """Join encoded results into one result message: a JSON array, compressed (zlib, RFC 1950) with our dictionary."""
     joined = b"[" + b",".join(results) + b"]"
-    return zlib.compress(joined, level=9) if len(joined) >= _COMPRESS_FROM_BYTES else joined
+    squeezer = zlib.compressobj(level=9, zdict=dictionary.LATEST)
+    return min(joined, squeezer.compress(joined) + squeezer.flush(), key=len)
 
 
 def unpack(payload: bytes) -> list[bytes]:
     """Split a result message into the bytes of each result, undecoded; raise Undecodable.
 
-    Accepts a single result object, an array of them, or either one compressed.
+    Accepts a single result object, an array of them, or either one compressed, with a known dictionary or without.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Undecodable(f"message of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted")
@@ -85,7 +87,13 @@ def unpack(payload: bytes) -> list[bytes]:
 
 
 def _inflate(payload: bytes) -> bytes:
-    inflater = zlib.decompressobj()
+    words = b""
+    if len(payload) >= 6 and payload[1] & _FDICT:  # noqa: PLR2004  # the header and the dictionary's name
+        checksum = int.from_bytes(payload[2:6], "big")
+        if checksum not in dictionary.KNOWN:
+            raise Undecodable(f"compressed with a dictionary (Adler-32 {checksum:08x}) that is not known here")
+        words = dictionary.KNOWN[checksum]
+    inflater = zlib.decompressobj(zdict=words)
     try:
         data = inflater.decompress(payload, MAX_UNPACKED_BYTES)
     except zlib.error as error:

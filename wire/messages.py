@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -176,9 +176,16 @@ class Latency(_Message, frozen=True, kw_only=True, tag_field="kind", tag="latenc
 
 
 class Radio(_Message, frozen=True, kw_only=True, tag_field="kind", tag="radio"):
-    """A look at the radio by itself."""
+    """A look at the radio by itself: the last one, and how many looks it stands for.
+
+    Looks that show nothing new are folded into the next record: `samples` counts them, itself included; `lowest` and
+    `highest` hold the extremes of their levels where `samples` is over 1.
+    """
 
     reading: RadioReading
+    samples: int = 1
+    lowest: RadioReading | None = None
+    highest: RadioReading | None = None
 
 
 class Dropped(_Message, frozen=True, kw_only=True, tag_field="kind", tag="dropped"):
@@ -187,6 +194,25 @@ class Dropped(_Message, frozen=True, kw_only=True, tag_field="kind", tag="droppe
     counts: dict[str, int]
     first_seq: int
     last_seq: int
+
+
+class Unmade(StrEnum):
+    """Why a run that the schedule or the plan wanted was never begun. The list is closed."""
+
+    AGENT_OFF = "agent_off"  # no power, stopped, or not yet started
+    CLOCK_SET = "clock_set"  # the agent ran, but its clock stood elsewhere
+    TURN_MISSED = "turn_missed"  # another run, or the care for a link, took the probe's time until the turn was over
+    PLAN_SPENT = "plan_spent"  # the quota had stopped the same job that day already
+    NO_STORAGE = "no_storage"  # the disk took no note of a run, so none was made
+
+
+class Missed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="missed"):
+    """Runs of one job on one link that were wanted and never begun: how many, and when their turns began and ended."""
+
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    first: Utc
+    last: Utc
+    reason: Unmade
 
 
 class Condition(StrEnum):
@@ -257,7 +283,7 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
     balance_doubt: str | None = None
 
 
-Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery | PlanState
+Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery | PlanState | Missed
 
 
 class Result(_Message, frozen=True, kw_only=True):
@@ -301,6 +327,34 @@ class Ack(_Message, frozen=True, kw_only=True):
     spool_id: str
     stored: tuple[tuple[int, int], ...] = ()
     refused: tuple[Refusal, ...] = ()
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+MAX_RESEND_RANGES: Final = 64
+MAX_RESEND_RESULTS: Final = 2000
+"""How many numbers one `Resend` may span; what is more is asked for later."""
+
+SpoolId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Ranges = Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(min_length=1, max_length=MAX_RESEND_RANGES)]
+
+
+class Resend(_Message, frozen=True, kw_only=True, tag_field="command", tag="resend"):
+    """The collector lacks these closed ranges of `seq` and asks for what the probe still has of them.
+
+    It is the only command there is, and it can make a probe do nothing but send results that it made.
+    """
+
+    spool_id: SpoolId
+    ranges: Ranges
+
+
+class Gone(_Message, frozen=True, kw_only=True, tag_field="reply", tag="gone"):
+    """The answer: of what was asked for, these ranges the probe has no more, nor will it ever have them again."""
+
+    spool_id: SpoolId
+    ranges: Ranges
 
 
 # --- status ---------------------------------------------------------------------------------------------------------

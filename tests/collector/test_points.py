@@ -20,6 +20,7 @@ from wire.messages import (
     Invalid,
     Job,
     Latency,
+    Missed,
     PlanState,
     Radio,
     Reason,
@@ -31,7 +32,9 @@ from wire.messages import (
     Status,
     Throughput,
     Transfer,
+    Unmade,
 )
+from wire.radio import RadioReading
 
 NS = 1_782_907_200_000_000_000  # START, in ns
 
@@ -265,3 +268,21 @@ def test_a_responders_status_is_a_point_of_its_own() -> None:
         "responder,responder=r1 online=true,ports=6i,link_mbps=1000.0,lent_mbps=120.5,testing=2i,waiting=0i,"
         "turned_away=0i,granted_count=7i 1000001000"
     )
+
+
+def test_folded_looks_are_counted_with_their_extremes() -> None:
+    reading = RadioReading(rsrp_dbm=-97)
+    outcome = Radio(
+        reading=reading, samples=7, lowest=RadioReading(rsrp_dbm=-99), highest=RadioReading(rsrp_dbm=-95, sinr_db=9)
+    )
+    text = points.line(result(3, outcome=outcome))
+    for field in ("samples=7i", "rsrp_min_dbm=-99", "rsrp_max_dbm=-95", "sinr_max_db=9"):
+        assert field in text
+    assert "sinr_min_db" not in text, "what no look told is no figure"
+
+
+def test_missed_runs_are_one_point_with_their_count_and_span() -> None:
+    outcome = Missed(count=3, first=START, last=START + timedelta(hours=2), reason=Unmade.AGENT_OFF)
+    text = points.line(result(3, outcome=outcome))
+    assert text.startswith("missed,job=light,link=viettel,measurement=throughput,probe=p1,reason=agent_off,")
+    assert f"count=3i,first_s={START.timestamp()},last_s={START.timestamp() + 7200}" in text

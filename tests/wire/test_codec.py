@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import topics
+from wire import dictionary, topics
 from wire.codec import MAX_PAYLOAD_BYTES, MAX_UNPACKED_BYTES, Undecodable, decode, decode_result, encode, pack, unpack
-from wire.messages import Ack, Failed, Radio, Reason, Refusal, Result
+from wire.messages import MAX_RESEND_RANGES, Ack, Failed, Radio, Reason, Refusal, Resend, Result
 from wire.radio import RadioReading, Technology
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
+BATCHED = {f"v0.1.0-{kind}" for kind in ("dropped", "failed", "latency", "plan", "radio", "recovery", "throughput")}
 
 
 def result(seq: int) -> Result:
@@ -93,9 +94,50 @@ def test_payloads_of_released_versions_stay_readable(path: Path) -> None:
     assert encode(decode_result(payload)) == payload
 
 
+@pytest.mark.parametrize("name", ["batch-zlib", "batch-dictionary-1"])
+def test_compressed_batches_of_released_versions_stay_readable(name: str) -> None:
+    golden = [path.read_bytes().strip() for path in GOLDEN if path.stem in BATCHED]
+    assert unpack((GOLDEN[0].parent / f"v0.1.0-{name}.bin").read_bytes()) == golden
+
+
+def test_a_dictionary_that_has_travelled_is_never_changed() -> None:
+    assert 0x839804C6 in dictionary.KNOWN, "add a new one under its own checksum, and keep this"
+    assert {zlib.adler32(words) for words in dictionary.KNOWN.values()} == {*dictionary.KNOWN}
+
+
+def test_a_dictionary_of_tomorrow_is_named_and_refused() -> None:
+    squeezer = zlib.compressobj(level=9, zdict=b"words of tomorrow")
+    with pytest.raises(Undecodable, match=f"{zlib.adler32(b'words of tomorrow'):08x}.*not known here"):
+        unpack(squeezer.compress(b"[" + encode(result(1)) + b"]") + squeezer.flush())
+
+
+def test_one_result_alone_travels_in_a_third_of_its_bytes() -> None:
+    for path in GOLDEN:
+        payload = path.read_bytes().strip()
+        assert len(pack([payload])) < 0.4 * len(payload), path.stem
+
+
+@given(first=st.integers(-5, 2**64), last=st.integers(-5, 2**64), spool=st.text(max_size=70), count=st.integers(0, 80))
+def test_a_command_out_of_bounds_is_refused(first: int, last: int, spool: str, count: int) -> None:
+    document = {"command": "resend", "spool_id": spool, "ranges": [[first, last]] * count}
+    in_bounds = all(1 <= number < 2**63 for number in (first, last)) and 1 <= count <= MAX_RESEND_RANGES
+    try:
+        command = decode(msgspec.json.encode(document), Resend)
+    except Undecodable:
+        return
+    assert in_bounds
+    assert command.spool_id.isascii()
+
+
+def test_there_is_no_other_command() -> None:
+    for name in ("reboot", "run", "config", ""):
+        with pytest.raises(Undecodable):
+            decode(b'{"command":"%s","spool_id":"a","ranges":[[1,2]]}' % name.encode(), Resend)
+
+
 def test_there_are_golden_payloads() -> None:
-    kinds = {"throughput", "latency", "radio", "failed", "dropped", "recovery", "plan"}
-    assert {path.stem.partition("-")[2] for path in GOLDEN} >= kinds
+    kinds = {"throughput", "latency", "radio", "failed", "dropped", "recovery", "plan", "missed"}
+    assert {path.stem.removeprefix("v0.1.0-") for path in GOLDEN} >= kinds
 
 
 @given(
