@@ -21,18 +21,20 @@ from base import logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
-from collector import points, settings, stats
+from collector import fleet, points, settings, stats
 from collector.influx import SinkError, open_sink
 from collector.journal import Journal, JournalLock
-from collector.settings import DEFAULT_CONFIG, Settings
-from collector.subscriber import Subscriber
+from collector.limits import Limits, Rate
+from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ServesSettings, Settings
+from collector.subscriber import LEAVES, Subscriber
 from collector.writer import BATCH_RESULTS, Writer, write_rows
-from wire import codec
+from wire import codec, topics
 from wire.messages import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from collector.fleet import Fleet
     from collector.journal import ProbeStatus
     from wire.messages import ResponderStatus
 
@@ -49,6 +51,7 @@ examples:
   probe-collector stats --json                         what the journal holds, for machines
   probe-collector replay --since 2026-07-01            write July and later into the database again
   probe-collector replay --probe lc-tan-phong-1        write one probe's results again
+  probe-collector acl --sites /etc/probefleet/sites.yaml   who may do what at the broker
 """
 
 
@@ -84,6 +87,8 @@ def _run(arguments: argparse.Namespace) -> int:
             config.broker,
             _journal(config),
             client_id=config.client_id,
+            subscriptions=_subscriptions(config),
+            limits=Limits(Rate(config.limits.results_per_minute / 60, config.limits.kilobytes_per_minute * 1000 / 60)),
             on_stored=writer.wake if writer else lambda: None,
             on_status=_status_points(writer) if writer else lambda *_: None,
             on_responder=_responder_points(writer) if writer else lambda *_: None,
@@ -100,6 +105,24 @@ def _run(arguments: argparse.Namespace) -> int:
         if writer:
             writer.stop()
     return 1 if failed else 0
+
+
+def _subscriptions(config: Settings) -> list[str]:
+    """Name what to hear: every probe, or those of some groups; shared with other collectors, or alone."""
+    branches: tuple[str, ...] = ("+",)
+    if config.serves is not None:
+        branches = _fleet(config.serves).probes(config.serves.groups)
+    names = [topics.topic(branch, leaf) for branch in branches for leaf in LEAVES if leaf != topics.RESPONDER]
+    names.append(topics.every_probe(topics.RESPONDER))
+    return [topics.shared(config.share, name) for name in names] if config.share else names
+
+
+def _fleet(serves: ServesSettings) -> Fleet:
+    """Read the site list; raise ConfigError, also where a group is in it that nobody belongs to."""
+    found = fleet.load(serves.sites_file)
+    if unknown := found.unknown(serves.groups):
+        raise ConfigError(serves.sites_file, [f": no site is in group '{group}' (serves.groups)" for group in unknown])
+    return found
 
 
 def _writer(config: Settings) -> Writer | None:
@@ -126,6 +149,7 @@ def _responder_points(writer: Writer) -> Callable[[ResponderStatus, int], None]:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config)
+    _subscriptions(config)
     make_client(config.broker, client_id=config.client_id, clean_session=True)
     open_sink(config.sink).close()
     print(f"{arguments.config}: fine")
@@ -164,6 +188,11 @@ def _stats(arguments: argparse.Namespace) -> int:
     with Journal(path, read_only=True) as journal:
         found = stats.collect(journal)
     print(msgspec.json.encode(found).decode() if arguments.json else stats.table(found))
+    return 0
+
+
+def _acl(arguments: argparse.Namespace) -> int:
+    sys.stdout.write(fleet.acl(fleet.load(arguments.sites)))
     return 0
 
 
@@ -206,6 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     show = add("stats", _stats, "count what the journal holds; may run beside the collector")
     show.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
     show.add_argument("--json", action="store_true", help="for machines")
+    access = add("acl", _acl, "write the broker's access list from the site list")
+    access.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
     add("version", _version, "print the version")
     return parser
 

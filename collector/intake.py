@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from collector.journal import Cause, Entry, Parked, ProbeStatus, Stage
+from collector.limits import Limits
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
@@ -32,7 +33,14 @@ class Arrival(NamedTuple):
 
 
 class Intake(msgspec.Struct):
-    """What the messages of one batch turned out to be; `refused` is by (probe_id, spool_id)."""
+    """What the messages of one batch turned out to be; `refused` is by (probe_id, spool_id).
+
+    With `limits`, what a probe brings beyond them at `now_s` is left out; `held_back` counts those messages by probe.
+    """
+
+    limits: Limits | None = None
+    now_s: float = 0.0
+    held_back: dict[str, int] = {}
 
     results: list[Entry] = []
     statuses: list[ProbeStatus] = []
@@ -45,6 +53,8 @@ class Intake(msgspec.Struct):
         address = topics.parse(arrival.topic)
         if address is None or not _PROBE_ID.fullmatch(address.probe_id):
             self._park(arrival, Cause.STRAY_TOPIC, "not the topic of a probe", arrival.payload)
+        elif self.limits and not self.limits.admit(address.probe_id, size_bytes=len(arrival.payload), now_s=self.now_s):
+            self.held_back[address.probe_id] = self.held_back.get(address.probe_id, 0) + 1
         elif arrival.size > codec.MAX_PAYLOAD_BYTES:
             detail = f"{arrival.size} bytes; at most {codec.MAX_PAYLOAD_BYTES} are accepted"
             self._park(arrival, Cause.TOO_LARGE, detail, arrival.payload)
@@ -67,6 +77,8 @@ class Intake(msgspec.Struct):
             detail = f"{len(items)} results in one message; at most {MAX_RESULTS_PER_MESSAGE} are accepted"
             self._park(arrival, Cause.TOO_LARGE, detail, arrival.payload)
             return
+        if self.limits:
+            self.limits.count(probe_id, len(items))
         for item in items:
             try:
                 result = codec.decode_result(item)

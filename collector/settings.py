@@ -10,8 +10,10 @@ import msgspec
 
 from base import configfile
 from base.broker import BrokerSettings
+from wire.messages import Name
 
 DEFAULT_CONFIG: Final = Path("/etc/probefleet/collector.yaml")
+DEFAULT_SITES: Final = Path("/etc/probefleet/sites.yaml")
 
 Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/@\s]+(/[^\s]*)?$")]
 """No `user:password@` in it: an address is logged, and credentials have a file."""
@@ -46,13 +48,33 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 20.0
 
 
+class ServesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `serves:` section: only the probes of these groups of the site list; other collectors serve the others."""
+
+    sites_file: Path
+    groups: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `limits:` section: what one probe may bring. What is over it is not taken now; the probe sends it again."""
+
+    results_per_minute: Annotated[int, msgspec.Meta(ge=60, le=10_000_000)] = 6000
+    kilobytes_per_minute: Annotated[int, msgspec.Meta(ge=256, le=10_000_000)] = 6000
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of collector.yaml. `client_id` names the collector's session at the broker: one collector, one name."""
+    """All of collector.yaml. `client_id` names the collector's session at the broker: one collector, one name.
+
+    Collectors with the same `share` take turns: the broker gives each message to one of them.
+    """
 
     broker: BrokerSettings
     journal: JournalSettings
     sink: SinkSettings
     client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "probefleet-collector"
+    share: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | None = None
+    serves: ServesSettings | None = None
+    limits: LimitSettings = LimitSettings()
 
 
 def load(path: Path) -> Settings:

@@ -25,13 +25,14 @@ from collector.journal import KEPT_BYTES_PER_ROW, Batch
 from wire import codec, topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
     from collector.journal import Entry, Journal, ProbeStatus
+    from collector.limits import Limits
     from wire.messages import ResponderStatus
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 BATCH_MESSAGES: Final = 1000
 QUEUE_MESSAGES: Final = 5000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
+LEAVES: Final = (topics.RESULT, topics.STATUS, topics.RESPONDER)
+"""What the collector hears of a probe and of a responder."""
+_SUBSCRIPTIONS_AT_ONCE: Final = 500
 GATHER_S: Final = 0.002
 """How long a message waits for company before it is stored."""
 ACKS_IN_FLIGHT: Final = 500
@@ -116,6 +120,8 @@ class Subscriber:
         journal: Journal,
         *,
         client_id: str,
+        subscriptions: Sequence[str] = tuple(map(topics.every_probe, LEAVES)),
+        limits: Limits | None = None,
         on_stored: Callable[[], None],
         on_status: Callable[[ProbeStatus, int], None],
         on_responder: Callable[[ResponderStatus, int], None] = lambda *_: None,
@@ -127,6 +133,8 @@ class Subscriber:
         """
         self._settings = settings
         self._journal = journal
+        self._subscriptions = subscriptions
+        self._limits = limits
         self._on_stored = on_stored
         self._on_status = on_status
         self._on_responder = on_responder
@@ -137,7 +145,7 @@ class Subscriber:
         self._trouble = ""
         self._said_at_s = 0.0
         self._quarantined = 0
-        self._quarantine_said_at_s = -_QUARANTINE_SAY_S
+        self._quarantine_said_at_s = self._held_back_said_at_s = -_QUARANTINE_SAY_S
         self._client = make_client(settings, client_id=client_id, clean_session=False, manual_ack=True)
         self._client.suppress_exceptions = True  # an error in a callback is logged and does not end the network thread
         self._client.enable_logger(_paho_log())
@@ -190,8 +198,9 @@ class Subscriber:
         self._connected_at_s = time.monotonic()
         self._trouble = ""
         log.info("connected to the broker; session %s", "resumed" if flags.session_present else "new")
-        leaves = (topics.RESULT, topics.STATUS, topics.RESPONDER)
-        client.subscribe([(topics.every_probe(leaf), 1) for leaf in leaves])
+        for first in range(0, len(self._subscriptions), _SUBSCRIPTIONS_AT_ONCE):
+            some = self._subscriptions[first : first + _SUBSCRIPTIONS_AT_ONCE]
+            client.subscribe([(name, 1) for name in some])
 
     def _not_connected(self, _: Client, __: object) -> None:
         error = sys.exc_info()[1]  # paho calls this while it handles the error
@@ -210,11 +219,10 @@ class Subscriber:
     def _subscribed(self, _: Client, __: object, ___: int, reasons: list[ReasonCode], ____: Properties | None) -> None:
         if any(reason.is_failure for reason in reasons):
             self._complain(
-                f"subscription refused; the broker's ACL must let this user read {topics.every_probe(topics.RESULT)}"
-                f" and {topics.every_probe(topics.STATUS)}"
+                f"subscription refused; the broker's ACL must let this user read {self._subscriptions[0]} and the like"
             )
         else:
-            log.info("listening to every probe")
+            log.info("listening to %s and the like", self._subscriptions[0])
 
     def _arrived(self, _: Client, __: object, message: MQTTMessage) -> None:
         try:
@@ -255,7 +263,7 @@ class Subscriber:
     def _handle(self, messages: Sequence[Message]) -> None:
         """Store, confirm, tell; or, when stopped while the disk refuses, leave everything to the broker."""
         received_us = time.time_ns() // 1000
-        intake = Intake()
+        intake = Intake(limits=self._limits, now_s=time.monotonic())
         for message in messages:
             intake.take(message.arrival)
         conflicts = self._store(
@@ -270,6 +278,8 @@ class Subscriber:
                 self._client.ack(message.mid, message.qos)
         if intake.parked or conflicts:
             self._say_quarantined(intake, conflicts)
+        if intake.held_back:
+            self._say_held_back(intake.held_back)
         self._on_stored()
         for status in intake.statuses:
             self._on_status(status, received_us)
@@ -289,6 +299,15 @@ class Subscriber:
             sample = f"{conflicts[0].probe_id} {conflicts[0].spool_id} {conflicts[0].seq} holds another result"
         log.warning("quarantined %d, such as: %s", self._quarantined, sample)
         self._quarantined, self._quarantine_said_at_s = 0, now_s
+
+    def _say_held_back(self, held_back: Mapping[str, int]) -> None:
+        """Name the probe that brought most beyond its limit; now and then, as above."""
+        now_s = time.monotonic()
+        if now_s - self._held_back_said_at_s < _QUARANTINE_SAY_S:
+            return
+        self._held_back_said_at_s = now_s
+        most = max(held_back, key=lambda probe: held_back[probe])
+        log.warning("%s brings more than one probe may (limits:); %d messages left for later", most, held_back[most])
 
     def _store(self, batch: Batch) -> list[Entry] | None:
         """Append, as often as it takes; return the conflicts, or None if stopped before it worked."""

@@ -34,6 +34,11 @@ def every_probe(leaf: str) -> str:
     return topic("+", leaf)
 
 
+def shared(group: str, subscription: str) -> str:
+    """Name a subscription whose messages the broker shares out among a group (MQTT 5, 4.8.2; mosquitto: 3.1.1 too)."""
+    return f"$share/{group}/{subscription}"
+
+
 def parse(name: str) -> Address | None:
     """Read a topic name; None if it is not one of ours."""
     prefix = ROOT + "/"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -23,7 +27,7 @@ from wire import codec, topics
 from wire.messages import Ack, Granted, LeaseRequest, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config/mosquitto"
@@ -316,6 +320,50 @@ def test_more_waits_for_an_absent_collector_than_stock_mosquitto_keeps(fleet: Fl
                 for info in sent:
                     info.wait_for_publish(30)
     assert len(seen) == count
+
+
+def test_who_leaves_the_site_list_is_cut_off_from_a_connection_it_holds(tmp_path: Path) -> None:
+    sites = tmp_path / "sites.yaml"
+    text = f"sites: [{{id: a, probes: [{MINE}]}}, {{id: b, probes: [{OTHERS}]}}]\n"
+    sites.write_text(text)
+    broker = Shipped(tmp_path / "mosquitto")
+    broker.data_dir.mkdir()
+
+    def allow_the_list() -> None:
+        command = [sys.executable, "-m", "collector.cli", "acl", "--sites", str(sites)]
+        made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        (broker.data_dir / "acl").write_text(made)
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGHUP)
+
+    def broker_user(*arguments: str) -> str:
+        command = [ROOT / "scripts/broker-user", "--passwords", broker.passwords, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    passwords = dict(broker_user(user).split(":", 1) for user in (MINE, OTHERS))
+    with broker:
+        allow_the_list()
+        fleet = Fleet(broker, passwords)
+        with fleet.connect(MINE) as stolen, fleet.connect(OTHERS) as other:
+            assert not stolen.publish(topic(topics.RESULT), b"[]").is_failure
+            sites.write_text(text.replace(MINE, "lc-new-1"))
+            allow_the_list()
+            wait_until(lambda: stolen.publish(topic(topics.RESULT), b"[]").value == NOT_AUTHORIZED.value)
+            assert not other.publish(topic(topics.RESULT, OTHERS), b"[]").is_failure
+            broker_user("--remove", MINE)
+            os.kill(broker.pid or 0, signal.SIGHUP)
+            wait_until(lambda: stolen._ended)
+            assert not other.publish(topic(topics.RESULT, OTHERS), b"[]").is_failure
+        with fleet.connect(MINE) as again:
+            assert not again.accepted
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    """Poll until the condition holds."""
+    deadline_s = time.monotonic() + WITHIN_S
+    while not met():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def test_the_largest_message_is_the_one_that_the_collector_accepts() -> None:

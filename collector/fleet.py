@@ -1,0 +1,98 @@
+"""The site list: which probes there are, in which group, and what each may do at the broker.
+
+`sites.yaml` is the authority: from it comes the broker's access list (`probe-collector acl`), so that a probe that
+leaves the list can do nothing more, also over a connection that it still holds; and it says which probes a collector
+that serves only some groups subscribes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from base import configfile
+from wire import topics
+from wire.messages import Name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROBE_WRITES: Final = (topics.RESULT, topics.STATUS, topics.REPLY, topics.LEASE_REQUEST)
+PROBE_READS: Final = (topics.ACK, topics.COMMAND, topics.LEASE_GRANT)
+_COLLECTOR_READS: Final = (topics.RESULT, topics.STATUS, topics.REPLY, topics.RESPONDER)
+_COLLECTOR_WRITES: Final = (topics.ACK, topics.COMMAND)
+_RESPONDER_READS: Final = (topics.LEASE_REQUEST,)
+_RESPONDER_WRITES: Final = (topics.LEASE_GRANT, topics.RESPONDER)
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site and its probes; `group` is what collectors are shared out by."""
+
+    id: Name
+    probes: tuple[Name, ...]
+    group: Name | None = None
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of sites.yaml. `collectors` and `responders` are the names of the broker's users for these programs."""
+
+    sites: tuple[Site, ...]
+    collectors: tuple[Name, ...] = ("collector",)
+    responders: tuple[Name, ...] = ("responder",)
+
+    def probes(self, groups: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Name the probes of some groups, or all."""
+        return tuple(probe for site in self.sites if groups is None or site.group in groups for probe in site.probes)
+
+    def unknown(self, groups: Sequence[str]) -> tuple[str, ...]:
+        """Name those of the groups that no site is in."""
+        known = {site.group for site in self.sites}
+        return tuple(group for group in groups if group not in known)
+
+
+def load(path: Path) -> Fleet:
+    """Read sites.yaml; raise base.configfile.ConfigError naming every mistake."""
+    return configfile.load(path, Fleet, _cross_check)
+
+
+def acl(fleet: Fleet) -> str:
+    """Write mosquitto's access list (mosquitto.conf(5), acl_file): for each user its topics, and nothing else."""
+    blocks = ["# Made from the site list by `probe-collector acl`: change that, not this."]
+    blocks += [_block(user, "+", _COLLECTOR_READS, _COLLECTOR_WRITES) for user in fleet.collectors]
+    blocks += [_block(user, "+", _RESPONDER_READS, _RESPONDER_WRITES) for user in fleet.responders]
+    blocks += [_block(probe, probe, PROBE_READS, PROBE_WRITES) for probe in fleet.probes()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _block(user: str, branch: str, reads: Sequence[str], writes: Sequence[str]) -> str:
+    lines = [f"user {user}"]
+    lines += [f"topic read {topics.topic(branch, leaf)}" for leaf in reads]
+    lines += [f"topic write {topics.topic(branch, leaf)}" for leaf in writes]
+    return "\n".join(lines)
+
+
+def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find names that stand twice: every user of the broker is one program."""
+    seen: dict[object, str] = {}
+    for where, name in _names(document):
+        if name in seen:
+            yield where, f"'{name}' stands twice: also at {seen[name]}; every probe and program has a name of its own"
+        else:
+            seen[name] = where
+
+
+def _names(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in ("collectors", "responders"):
+        yield from _texts(key, document.get(key))
+    sites = document.get("sites")
+    for number, site in enumerate(sites if isinstance(sites, list) else []):
+        if isinstance(site, Mapping):
+            yield from _texts(f"sites[{number}].probes", site.get("probes"))
+
+
+def _texts(where: str, names: object) -> Iterator[tuple[str, str]]:
+    for number, name in enumerate(names if isinstance(names, list) else []):
+        if isinstance(name, str):
+            yield f"{where}[{number}]", name

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from base.configfile import ConfigError
+from collector import fleet
+from wire import topics
+
+ROOT = Path(__file__).parents[2]
+
+SITES = """\
+collectors: [collector-north, collector-south]
+sites:
+  - {id: tan-phong, group: north, probes: [lc-1, lc-2]}
+  - {id: sin-ho, group: south, probes: [lc-3]}
+  - {id: muong-te, probes: [lc-4]}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "sites.yaml"
+    path.write_text(text)
+    return path
+
+
+def rights(text: str, user: str) -> set[str]:
+    """Read the lines of one user: `read TOPIC`, `write TOPIC`."""
+    block = next(block for block in text.split("\n\n") if block.startswith(f"user {user}\n"))
+    return {line.removeprefix("topic ").strip() for line in block.splitlines()[1:]}
+
+
+def test_the_shipped_example_loads() -> None:
+    assert fleet.load(ROOT / "config/sites.yaml").probes() == ("lc-tan-phong-1",)
+
+
+def test_probes_are_those_of_the_groups_asked_for(tmp_path: Path) -> None:
+    found = fleet.load(written(tmp_path, SITES))
+    assert found.probes() == ("lc-1", "lc-2", "lc-3", "lc-4")
+    assert found.probes(["north"]) == ("lc-1", "lc-2")
+    assert found.unknown(["north", "west"]) == ("west",)
+
+
+def test_the_list_gives_each_user_what_the_shipped_patterns_give(tmp_path: Path) -> None:
+    text = fleet.acl(fleet.load(written(tmp_path, SITES)))
+    shipped = (ROOT / "config/mosquitto/acl").read_text()
+    patterns = {line.removeprefix("pattern ") for line in shipped.splitlines() if line.startswith("pattern ")}
+    patterns.discard("read probefleet/v1/%u/config")  # nothing is said there yet
+    assert {right.replace("/lc-1/", "/%u/") for right in rights(text, "lc-1")} == patterns
+    assert rights(text, "collector-north") == rights(text, "collector-south") == rights(shipped, "collector")
+    assert rights(text, "responder") == rights(shipped, "responder")
+
+
+def test_who_is_not_in_the_list_has_no_line_in_it(tmp_path: Path) -> None:
+    text = fleet.acl(fleet.load(written(tmp_path, SITES.replace("lc-2", "lc-9"))))
+    assert "lc-2" not in text
+    assert topics.topic("lc-9", topics.RESULT) in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SITES.replace("lc-3", "lc-1"), "sites[1].probes[0]"),
+        (SITES.replace("lc-3", "collector-north"), "stands twice"),
+        (SITES.replace("lc-3", "LC 3"), "sites.yaml:4"),
+        (SITES.replace("sites:", "site:"), "site"),
+        ("", "sites.yaml"),
+    ],
+)
+def test_a_mistake_in_the_list_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        fleet.load(written(tmp_path, text))
+    assert said in str(refusal.value)
