@@ -8,7 +8,7 @@ that serves only some groups subscribes to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -57,20 +57,38 @@ def load(path: Path) -> Fleet:
     return configfile.load(path, Fleet, _cross_check)
 
 
+class Right(NamedTuple):
+    """What one user of the broker may read and write: topics, with MQTT's wildcards."""
+
+    user: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+def rights(fleet: Fleet) -> list[Right]:
+    """Say what each user may do; who is not named may do nothing."""
+    found = [_right(user, "+", _COLLECTOR_READS, _COLLECTOR_WRITES) for user in fleet.collectors]
+    found += [_right(user, "+", _RESPONDER_READS, _RESPONDER_WRITES) for user in fleet.responders]
+    return found + [_right(probe, probe, PROBE_READS, PROBE_WRITES) for probe in fleet.probes()]
+
+
 def acl(fleet: Fleet) -> str:
-    """Write mosquitto's access list (mosquitto.conf(5), acl_file): for each user its topics, and nothing else."""
+    """Write mosquitto's access list (mosquitto.conf(5), acl_file)."""
     blocks = ["# Made from the site list by `probe-collector acl`: change that, not this."]
-    blocks += [_block(user, "+", _COLLECTOR_READS, _COLLECTOR_WRITES) for user in fleet.collectors]
-    blocks += [_block(user, "+", _RESPONDER_READS, _RESPONDER_WRITES) for user in fleet.responders]
-    blocks += [_block(probe, probe, PROBE_READS, PROBE_WRITES) for probe in fleet.probes()]
+    for right in rights(fleet):
+        lines = [f"user {right.user}"]
+        lines += [f"topic read {topic}" for topic in right.reads]
+        lines += [f"topic write {topic}" for topic in right.writes]
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
-def _block(user: str, branch: str, reads: Sequence[str], writes: Sequence[str]) -> str:
-    lines = [f"user {user}"]
-    lines += [f"topic read {topics.topic(branch, leaf)}" for leaf in reads]
-    lines += [f"topic write {topics.topic(branch, leaf)}" for leaf in writes]
-    return "\n".join(lines)
+def _right(user: str, branch: str, reads: Sequence[str], writes: Sequence[str]) -> Right:
+    return Right(
+        user,
+        tuple(topics.topic(branch, leaf) for leaf in reads),
+        tuple(topics.topic(branch, leaf) for leaf in writes),
+    )
 
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
