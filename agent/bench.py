@@ -133,6 +133,10 @@ class Bench:
         self.server = borrowed.plain()
         return borrowed
 
+    def last_mbps(self) -> float | None:
+        """Tell how fast the link was at its last test; None if there was none since the agent began."""
+        return self._lender.habits.mbps.get(self.link.name)
+
     def note_speed(self, mbps: float) -> None:
         """Remember how fast the link was: what the next test asks of the responder's link."""
         if mbps > 0:

@@ -8,13 +8,15 @@ import msgspec
 
 from agent.measurements import latency, throughput
 from agent.measurements.base import MeasurementFailed
+from agent.measurements.throughput import Terms
 from agent.settings import LatencyJob, RadioJob, ThroughputJob
 from wire.messages import Invalid, Radio, Reason, Server, Throughput
 from wire.radio import RadioReading, Registration, Technology
 
 if TYPE_CHECKING:
     from agent.bench import Bench
-    from agent.measurements.throughput import Measured, ThroughputOptions
+    from agent.measurements.throughput import Measured
+    from agent.measurements.throughput_options import ThroughputOptions
     from agent.path import LinkPath
     from agent.settings import Job
     from wire.messages import Latency, Outcome
@@ -55,22 +57,32 @@ def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
         radio_before=before,
         radio_after=after,
         invalid=(*measured.invalid, *doubts(before, after)),
+        idle=measured.idle,
     )
 
 
 def _measure(bench: Bench, path: LinkPath, options: ThroughputOptions, *, window_s: float) -> Measured:
+    terms = Terms(last_mbps=bench.last_mbps())
     if bench.plain_servers:
         servers = [Server(host=server.host, ports=(server.port,)) for server in bench.plain_servers]
+        terms = terms._replace(left_bytes=bench.left_now_bytes(), irtt_port=latency.DEFAULT_PORT)
         measured, bench.server = throughput.run_in_turn(
-            path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S, left_bytes=bench.left_now_bytes()
+            path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S, terms=terms
         )
+        bench.note_speed(_fastest(measured))
         return measured
     length_s = options.longest_s + _LEASE_MARGIN_S
     borrowed = bench.borrow(transfers=options.transfers, length_s=length_s, window_s=window_s)
-    measured = throughput.run(path, borrowed.plain(), options, login=borrowed.login, left_bytes=bench.left_now_bytes())
-    transfers = [measured.download] if measured.upload is None else [measured.download, measured.upload]
-    bench.note_speed(max(transfer.steady_mbps for transfer in transfers))
+    terms = terms._replace(left_bytes=bench.left_now_bytes(), irtt_port=borrowed.irtt_port, login=borrowed.login)
+    measured = throughput.run(path, borrowed.plain(), options, terms)
+    bench.note_speed(_fastest(measured))
     return measured
+
+
+def _fastest(measured: Measured) -> float:
+    """Name the speed that the next test may need: of the faster direction."""
+    transfers = [measured.download] if measured.upload is None else [measured.download, measured.upload]
+    return max(transfer.steady_mbps for transfer in transfers)
 
 
 def _latency(bench: Bench, job: LatencyJob) -> Latency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from agent.measurements.latency import LatencyOptions
-from agent.measurements.throughput import ThroughputOptions
+from agent.measurements.throughput_options import CAP_TIMES, USUAL_MBPS, ThroughputOptions
 from agent.modem.recovery import USB_POWER, RecoveryOptions
 from agent.plan import Claim
 from base import configfile
@@ -212,6 +213,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _ladders(links)
     yield from _plans(links)
     yield from _rhythms(jobs)
+    yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
     for index, entry in jobs:
         wanted = entry.get("links")
@@ -261,6 +263,23 @@ def _rhythms(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, 
     for index, entry in jobs:
         if entry.get("measurement") == "throughput" and ("every_s" in entry) == ("runs_per_day" in entry):
             yield f"jobs[{index}]", "a throughput job has either runs_per_day (within the plan) or every_s"
+
+
+def _caps(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Refuse byte caps that a link of the speed that is asked for would reach."""
+    for index, entry in jobs:
+        asked = entry.get("options")
+        if entry.get("measurement") != "throughput" or not isinstance(asked, dict) or "max_bytes" not in asked:
+            continue
+        try:
+            options = msgspec.convert(asked, ThroughputOptions)
+        except msgspec.ValidationError:
+            continue  # said already
+        least = CAP_TIMES * options.usual_bytes(USUAL_MBPS)
+        text = f"a cap cuts the best results off unless it is {CAP_TIMES} times what {USUAL_MBPS:g} Mbps move, "
+        text += f"{math.ceil(least / 1e6)} MB here; leave it out: the plan's quotas are guarded without it"
+        if options.max_bytes is not None and options.max_bytes < least:
+            yield f"jobs[{index}].options.max_bytes", text
 
 
 def _sections(document: Mapping[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:

@@ -145,8 +145,28 @@ def _throughput(outcome: Throughput) -> Fields:
         "interface_bytes": _total([transfer.interface_bytes for transfer in transfers]),
         "other_interfaces_bytes": _total([transfer.other_interfaces_bytes for transfer in transfers]),
         "retransmits": sum(retransmits) if retransmits else None,
+        "family": down.family,
+        "omit_s": down.omit_s,
+        "streams": down.streams,
+        "congestion": down.congestion,
+        "rtt_idle_ms": outcome.idle.median_ms if outcome.idle else None,
+        "rtt_idle_p95_ms": outcome.idle.p95_ms if outcome.idle else None,
+        **_under_load("download", down),
+        **(_under_load("upload", up) if up else {}),
         "valid": outcome.valid,
         "invalid": ",".join(outcome.invalid) or None,
+    }
+
+
+def _under_load(direction: str, transfer: Transfer) -> Fields:
+    loaded = transfer.loaded
+    return {
+        f"{direction}_rtt_ms": loaded.median_ms if loaded else None,
+        f"{direction}_rtt_p95_ms": loaded.p95_ms if loaded else None,
+        f"{direction}_rpm": round(loaded.responsiveness_rpm, 1) if loaded else None,
+        f"{direction}_tcp_rtt_min_ms": transfer.tcp_rtt_min_ms,
+        f"{direction}_tcp_rtt_mean_ms": transfer.tcp_rtt_mean_ms,
+        f"{direction}_tcp_rtt_max_ms": transfer.tcp_rtt_max_ms,
     }
 
 

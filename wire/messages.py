@@ -103,6 +103,8 @@ class Invalid(StrEnum):
     OTHER_INTERFACE_USED = "other_interface_used"
     GAP_IN_TRANSFER = "gap_in_transfer"
     CUT_SHORT = "cut_short"
+    BYTE_CAP = "byte_cap"
+    TOO_SHORT = "too_short"
 
 
 class Failed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
@@ -113,11 +115,28 @@ class Failed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="failed"
     radio: RadioReading | None = None
 
 
+class RoundTrips(_Message, frozen=True, kw_only=True):
+    """Echoes beside a test, in ms, by `tool` (irtt or ping)."""
+
+    tool: str
+    count: int
+    median_ms: float
+    p95_ms: float
+
+    @property
+    def responsiveness_rpm(self) -> float:
+        """Round trips per minute, 60000 / median: of echoes beside one transfer, not of the HTTP/2 probes of RPM."""
+        return 60_000 / self.median_ms if self.median_ms > 0 else 0.0
+
+
 class Transfer(_Message, frozen=True, kw_only=True):
     """One direction of a TCP test, from the receiver's counters.
 
     `mbps` is bytes / time over the whole transfer, slow start included (the regulator's mean, QCVN 34:2019); it is None
-    where only the sender saw the start. `steady_mbps` leaves out the first `omit_s` seconds. 1 Mbps = 10^6 bits/s.
+    where nobody saw the start. `steady_mbps` leaves out the first `omit_s` seconds. 1 Mbps = 10^6 bits/s.
+
+    `tcp_rtt_*_ms`: the round trip that TCP itself saw, start included. `loaded`: echoes while the transfer ran.
+    `family`: ipv4 or ipv6.
     """
 
     steady_mbps: float
@@ -133,10 +152,18 @@ class Transfer(_Message, frozen=True, kw_only=True):
     interface_bytes: int | None = None
     other_interfaces_bytes: int | None = None
     cut_short: Reason | None = None
+    family: str | None = None
+    tcp_rtt_min_ms: float | None = None
+    tcp_rtt_mean_ms: float | None = None
+    tcp_rtt_max_ms: float | None = None
+    loaded: RoundTrips | None = None
 
 
 class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):
-    """A download and, if asked for, an upload; `upload_failure` says why an upload that was asked for is missing."""
+    """A download and, if asked for, an upload; `upload_failure` says why an upload that was asked for is missing.
+
+    `idle`: echoes before the test.
+    """
 
     download: Transfer
     upload: Transfer | None = None
@@ -144,6 +171,7 @@ class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="thr
     radio_before: RadioReading | None = None
     radio_after: RadioReading | None = None
     invalid: tuple[Invalid, ...] = ()
+    idle: RoundTrips | None = None
 
     @property
     def valid(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from wire.messages import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agent.path import LinkPath
 
@@ -57,17 +57,17 @@ class Finished(NamedTuple):
         return lines[-1].strip() if lines else ""
 
 
-def run_killable(command: Sequence[str], *, deadline_s: float, stdin: bytes = b"") -> Finished:
-    """Run a program in a process group of its own, dead at the latest after `deadline_s`; raise MeasurementFailed.
+@contextlib.contextmanager
+def started(command: Sequence[str], *, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program beside the body, in a process group of its own, with its output in pipes.
 
-    Whatever ends the wait (the deadline, an exception raised by a signal handler), nothing of the group stays behind.
-    Raises only where the program is not installed (TOOL_MISSING) or cannot be started (TOOL_FAILED).
+    However the body ends (an exception raised by a signal handler, say), nothing of the group stays behind. Raise
+    MeasurementFailed where the program is not installed (TOOL_MISSING) or cannot be started (TOOL_FAILED).
     """
-    begun_s = time.monotonic()
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
@@ -77,16 +77,24 @@ def run_killable(command: Sequence[str], *, deadline_s: float, stdin: bytes = b"
         raise MeasurementFailed(Reason.TOOL_MISSING, f"{command[0]} is not installed") from error
     except OSError as error:
         raise MeasurementFailed(Reason.TOOL_FAILED, f"{command[0]}: {error.strerror or error}") from error
-    overran = False
     with process:
+        try:
+            yield process
+        finally:
+            _kill_group(process)
+
+
+def run_killable(command: Sequence[str], *, deadline_s: float, stdin: bytes = b"") -> Finished:
+    """Run a program to its end, dead at the latest after `deadline_s`; raise MeasurementFailed as `started` does."""
+    begun_s = time.monotonic()
+    overran = False
+    with started(command, stdin=subprocess.PIPE) as process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=deadline_s)
         except subprocess.TimeoutExpired:
             overran = True
             _kill_group(process)
             stdout, stderr = process.communicate()
-        finally:
-            _kill_group(process)
     return Finished(process.returncode, stdout, stderr, time.monotonic() - begun_s, overran)
 
 

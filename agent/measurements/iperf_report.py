@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,7 +12,7 @@ from agent.measurements.base import MeasurementFailed
 from wire.messages import Invalid, Reason, Transfer
 
 if TYPE_CHECKING:
-    from agent.measurements.throughput import ThroughputOptions
+    from agent.measurements.throughput_options import ThroughputOptions
 
 GAP_S: Final = 1.0
 """A transfer that stands still for so long reports no error, just a lower mean: it is marked."""
@@ -25,6 +25,10 @@ _CONTROL_BYTES: Final = 20_000  # handshakes, parameters and results of 16 strea
 _SEGMENT_BYTES: Final = 1514
 _ELSEWHERE_SHARE: Final = 0.03
 _ELSEWHERE_BYTES: Final = 200_000
+
+LEAST_MEASURED_S: Final = 3.0
+"""A transfer that was to be measured for longer and was not is too short: slow start weighs on what is left of it."""
+_TIMERS_S: Final = 0.05
 
 _REASONS: Final = (
     ("server is busy", Reason.BUSY),
@@ -70,14 +74,20 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child answers: iperf3's JSON, and how the watchdog had to act."""
+    """What a child answers: iperf3's JSON, how the watchdog had to act, and what it saw of the streams.
+
+    `looks`: seconds, bytes of all streams that had arrived (this end's TCP says so in both directions), and the mean of
+    their round trips in microseconds. The first one is the last before there was data.
+    """
 
     intervals: tuple[Interval, ...] = ()
     end: End = End()
     error: str | None = None
     byte_cap_reached: bool = False
+    quota_reached: bool = False
     deadline_reached: bool = False
     unusable: bool = False
+    looks: tuple[tuple[float, int, int], ...] = ()
 
     @property
     def counted_bytes(self) -> int:
@@ -126,22 +136,29 @@ def reason(report: Report) -> Reason:
 def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Transfer:
     """Turn a report without error into the receiver's figures; raise MeasurementFailed if there are none.
 
-    A download (`reverse`) is counted here, from its first byte: both means are known. Of an upload the receiver is the
-    server, which forgets the omitted start: the whole-transfer mean is known only if nothing was omitted, and bytes and
-    time are those of the measured part. Its intervals are the sender's: shape, not proof.
+    A download (`reverse`) is counted here, from its first byte. Of an upload the receiver is the server, which forgets
+    the omitted start; but this end's TCP knows what has been acknowledged, so the mean over all of it is known too, as
+    far as the kernel tells. Without it bytes and time are those of the measured part. An upload's intervals are the
+    sender's: shape, not proof.
     """
     received = report.end.sum_received
+    ended_early = report.byte_cap_reached or report.quota_reached
     if received is None or received.seconds <= 0 or received.bytes <= 0:
-        if report.byte_cap_reached:
+        if ended_early:
             raise MeasurementFailed(Reason.QUOTA_REACHED, "the byte cap was reached before anything was measured")
         raise MeasurementFailed(Reason.TOOL_FAILED, "iperf3 counted no bytes, and no error")
     steady_mbps = mbps(received.bytes, received.seconds)
     payload_bytes, elapsed_s = received.bytes, received.seconds
     whole_mbps = steady_mbps if options.omit_s == 0 else None
+    arrived = _arrived(report, within_s=options.omit_s + options.duration_s) if not reverse else None
     if reverse and _missing_start_s(report, options.omit_s) == 0:
         payload_bytes, elapsed_s = report.counted_bytes, report.counted_s
         whole_mbps = mbps(payload_bytes, elapsed_s)
+    elif arrived is not None and options.omit_s > 0:
+        payload_bytes, elapsed_s = arrived
+        whole_mbps = mbps(payload_bytes, elapsed_s)
     sent = report.end.sum_sent
+    rtts_ms = [rtt_us / 1000 for _, _, rtt_us in report.looks if rtt_us > 0]
     return Transfer(
         steady_mbps=steady_mbps,
         mbps=whole_mbps,
@@ -155,12 +172,21 @@ def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Tr
         interval_mbps=tuple(
             mbps(interval.sum.bytes, interval.sum.seconds) for interval in _full(report, options.interval_s)
         ),
-        cut_short=Reason.QUOTA_REACHED if report.byte_cap_reached else None,
+        cut_short=Reason.QUOTA_REACHED if ended_early else None,
+        tcp_rtt_min_ms=round(min(rtts_ms), 1) if rtts_ms else None,
+        tcp_rtt_mean_ms=round(fmean(rtts_ms), 1) if rtts_ms else None,
+        tcp_rtt_max_ms=round(max(rtts_ms), 1) if rtts_ms else None,
     )
 
 
-def doubts(report: Report, result: Transfer, *, test_s: float) -> tuple[Invalid, ...]:
-    """List what keeps a transfer from being a sample; `test_s` is how long its process lived."""
+def doubts(
+    report: Report, result: Transfer, *, test_s: float, asked_s: float = 0.0, beside_bytes: int = 0
+) -> tuple[Invalid, ...]:
+    """List what keeps a transfer from being a sample.
+
+    `test_s` is how long its process lived, `asked_s` how long it was to be measured; `beside_bytes`: what we sent over
+    the link ourselves meanwhile, one way.
+    """
     unseen_bytes = _missing_start_s(report, result.omit_s) * result.steady_mbps * 1e6 / 8
     found = [
         *account(
@@ -171,12 +197,18 @@ def doubts(report: Report, result: Transfer, *, test_s: float) -> tuple[Invalid,
             steady_mbps=result.steady_mbps,
             interface_bytes=result.interface_bytes or 0,
             other_interfaces_bytes=result.other_interfaces_bytes or 0,
+            beside_bytes=beside_bytes,
         )
     ]
     if longest_gap_s(report) >= GAP_S:
         found.append(Invalid.GAP_IN_TRANSFER)
-    if result.cut_short is not None:
+    if report.byte_cap_reached:
+        found.append(Invalid.BYTE_CAP)
+    elif result.cut_short is not None:
         found.append(Invalid.CUT_SHORT)
+    received = report.end.sum_received
+    if received is not None and received.seconds < min(asked_s, LEAST_MEASURED_S) - _TIMERS_S:
+        found.append(Invalid.TOO_SHORT)
     return tuple(found)
 
 
@@ -189,18 +221,20 @@ def account(
     steady_mbps: float,
     interface_bytes: int,
     other_interfaces_bytes: int,
+    beside_bytes: int = 0,
 ) -> tuple[Invalid, ...]:
     """Hold the interfaces' counters, in the direction of the transfer, against what iperf3 claims.
 
     The link must have carried at least what arrived (`at_least_bytes`), and at most what was sent (`counted_bytes`,
-    start included) with headers, retransmissions, and what still came in while the test wound up (`drain_s` at the
-    steady rate). The lower bound asks for no headers: where segmentation is offloaded the kernel counts those of one
-    segment in forty, and VJ compression over PPP (RFC 1144) leaves 3 bytes of 40. All other interfaces together must
-    have stayed below 3 % of the test and 200 kB.
+    start included) with headers, retransmissions, what still came in while the test wound up (`drain_s` at the steady
+    rate), and what else we sent ourselves (`beside_bytes`). The lower bound asks for no headers: where segmentation is
+    offloaded the kernel counts those of one segment in forty, and VJ compression over PPP (RFC 1144) leaves 3 bytes of
+    40. All other interfaces together must have stayed below 3 % of the test and 200 kB.
     """
     found: list[Invalid] = []
     drain_bytes = max(_DRAIN_S, drain_s) * steady_mbps * 1e6 / 8
     at_most_bytes = counted_bytes * _HEADERS_AT_MOST + drain_bytes + retransmits * _SEGMENT_BYTES + _CONTROL_BYTES
+    at_most_bytes += beside_bytes
     if not at_least_bytes <= interface_bytes <= at_most_bytes:
         found.append(Invalid.BYTES_NOT_ACCOUNTED)
     if other_interfaces_bytes >= _ELSEWHERE_SHARE * counted_bytes + _ELSEWHERE_BYTES:
@@ -221,6 +255,16 @@ def longest_gap_s(report: Report) -> float:
             missing_s = sum(sums[index].seconds * max(0.0, 1 - rates[index] / usual) for index in beside if usual)
             longest_s = max(longest_s, sum(sums[index].seconds for index in run) + missing_s)
     return longest_s
+
+
+def _arrived(report: Report, *, within_s: float) -> tuple[int, float] | None:
+    """Return what had arrived when a transfer's time was over, and how long that had taken; None if nobody looked."""
+    if not report.looks:
+        return None
+    begun_s = report.looks[0][0]
+    seen = [(moved, at_s - begun_s) for at_s, moved, _ in report.looks if at_s - begun_s <= within_s + _TIMERS_S]
+    moved, elapsed_s = seen[-1]
+    return (moved, elapsed_s) if elapsed_s > 0 and moved > 0 else None
 
 
 def _missing_start_s(report: Report, omit_s: float) -> float:

@@ -13,15 +13,22 @@ import random
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from agent import path as paths
 from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed, require_usable, run_killable
+from agent.measurements.echoes import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
+from agent.measurements.throughput_options import (
+    KILL_AFTER_S,
+    PROBE_TIMEOUT_S,
+    SAME_PORT_PAUSE_S,
+    ThroughputOptions,
+)
 from agent.path import Counters, LinkPath
-from wire.messages import Invalid, Reason, Server, Transfer
+from wire.messages import Invalid, Reason, RoundTrips, Server, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +39,6 @@ log = logging.getLogger(__name__)
 
 RECEIVE_TIMEOUT_S: Final = 6
 """A download that brings nothing for so long is over: an outage of 5 s passes (and is marked as a gap)."""
-_WIND_UP_S: Final = 5.0
-"""What the exchange of results may take behind a full queue, after the transfer itself."""
-_KILL_AFTER_S: Final = 2.0
-"""How long after its own deadline the child is killed."""
-_PROBE_TIMEOUT_S: Final = 2.0
-_SAME_PORT_PAUSE_S: Final = 1.0
-"""A server that runs one test after another is refused now and then without it."""
 _CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
 
 _LEAST_BYTES: Final = 3_000_000
@@ -48,48 +48,15 @@ _TURNED_AWAY: Final = {Reason.BUSY, Reason.REFUSED, Reason.TIMEOUT, Reason.UNREA
 """Failures before the first byte that say something about this server only."""
 
 
-class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to test. The defaults are the light test: after 1 s of slow start, 5 s measured, 4 streams, cubic.
-
-    `congestion: null` leaves the kernel's choice, which the result names.
-
-    `max_bytes` is a safety net for the data plan, per transfer, as the interface counts: the transfer ends early, is
-    kept and is no sample. It must be several times the usual volume, or fast links lose their best results.
-    """
-
-    duration_s: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5
-    omit_s: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
-    streams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
-    upload: bool = True
-    congestion: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,15}$")] | None = "cubic"
-    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 0.5
-    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] | None = None
-    connect_timeout_s: Annotated[float, msgspec.Meta(ge=0.5, le=30)] = 5
-
-    @property
-    def transfers(self) -> int:
-        """How many single-use servers a run needs."""
-        return 2 if self.upload else 1
-
-    @property
-    def deadline_s(self) -> float:
-        """When one transfer is cut off, counted from its start."""
-        return self.omit_s + self.duration_s + self.connect_timeout_s + _WIND_UP_S
-
-    @property
-    def longest_s(self) -> float:
-        """How long a whole run can take at worst: what a lease must last."""
-        return self.transfers * (self.deadline_s + _KILL_AFTER_S + _PROBE_TIMEOUT_S) + _SAME_PORT_PAUSE_S
-
-
 class Measured(NamedTuple):
-    """What a run brought. `spent_bytes`: both directions on the link's interface, all transfers."""
+    """What a run brought. `spent_bytes`: both directions on the link's interface, all transfers and echoes."""
 
     download: Transfer
     upload: Transfer | None
     upload_failure: Reason | None
     invalid: tuple[Invalid, ...]
     spent_bytes: int
+    idle: RoundTrips | None = None
 
 
 class Login(NamedTuple):
@@ -107,40 +74,53 @@ class Login(NamedTuple):
 class _Ended(NamedTuple):
     transfer: Transfer
     invalid: tuple[Invalid, ...]
-    spent_bytes: int
 
 
-def run(
-    path: LinkPath,
-    server: Server,
-    options: ThroughputOptions,
-    *,
-    login: Login | None = None,
-    left_bytes: int | None = None,
-) -> Measured:
+class Terms(NamedTuple):
+    """What a run must know beside its options.
+
+    `left_bytes`: what the interface may carry, both directions and all transfers; a transfer that would carry more is
+    ended gracefully, is kept and is no sample. `last_mbps`: the link's last speed. `irtt_port`: where the server's host
+    answers echoes. `echoes`: what is known of hosts by address; a run adds its own.
+    """
+
+    login: Login | None = None
+    left_bytes: int | None = None
+    last_mbps: float | None = None
+    irtt_port: int | None = None
+    echoes: dict[str, Echoes] | None = None
+
+
+_NO_TERMS: Final = Terms()
+
+
+def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms = _NO_TERMS) -> Measured:
     """Measure download, then upload, over `path`; raise MeasurementFailed if there is no download figure.
 
     The first of `server.ports` serves the download, the last the upload. Takes at most `options.longest_s`, and leaves
-    no process behind however it ends. `left_bytes`: what the interface may carry, both directions and all transfers; a
-    transfer that would carry more is ended gracefully, is kept and is no sample.
+    no process behind however it ends.
     """
     require_usable(path)
     # libiperf looks names up before it binds, and cannot be interrupted while it does.
     address = paths.resolve(server.host)
     if address is None:
         raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no IPv4 address found for {server.host}")
-    down = _transfer(path, (address, server.ports[0]), options, login, reverse=True, left_bytes=left_bytes)
-    if left_bytes is not None:
-        left_bytes -= down.spent_bytes
+    before = paths.counters()
+    known = terms.echoes if terms.echoes is not None else {}
+    echoes = known.setdefault(address, Echoes(path, address, terms.irtt_port))
+    idle = echoes.idle(options.idle_s)
+    trip = _Trip(path, address, options.at_rtt(idle), terms.login, options.cap_bytes(terms.last_mbps), echoes)
+    down = _transfer(trip, server.ports[0], reverse=True, left_bytes=_left(terms, path, before))
     up: _Ended | None = None
     upload_failure: Reason | None = None
+    left_bytes = _left(terms, path, before)
     if options.upload and left_bytes is not None and left_bytes < _LEAST_BYTES:
         upload_failure = Reason.QUOTA_REACHED
     elif options.upload:
         if len(server.ports) == 1:
-            time.sleep(_SAME_PORT_PAUSE_S)
+            time.sleep(SAME_PORT_PAUSE_S)
         try:
-            up = _transfer(path, (address, server.ports[-1]), options, login, reverse=False, left_bytes=left_bytes)
+            up = _transfer(trip, server.ports[-1], reverse=False, left_bytes=left_bytes)
         except MeasurementFailed as failure:
             log.warning("%s: no upload: %s", path.interface, failure)
             upload_failure = failure.reason
@@ -149,7 +129,8 @@ def run(
         upload=up.transfer if up is not None else None,
         upload_failure=upload_failure,
         invalid=tuple(dict.fromkeys(down.invalid + (up.invalid if up is not None else ()))),
-        spent_bytes=down.spent_bytes + (up.spent_bytes if up is not None else 0),
+        spent_bytes=_carried(path.interface, before, paths.counters())[0].both_bytes,
+        idle=idle,
     )
 
 
@@ -159,7 +140,7 @@ def run_in_turn(
     options: ThroughputOptions,
     *,
     patience_s: float,
-    left_bytes: int | None = None,
+    terms: Terms = _NO_TERMS,
 ) -> tuple[Measured, Server]:
     """Measure with the first of `servers` that takes us; return it too; raise MeasurementFailed.
 
@@ -169,10 +150,11 @@ def run_in_turn(
     give_up_s = time.monotonic() + patience_s
     pause_s = 1.0
     candidates = list(servers)
+    terms = terms._replace(echoes={})  # who is merely busy is not sent the idle echoes again
     while True:
         for server in tuple(candidates):
             try:
-                return run(path, server, options, left_bytes=left_bytes), server
+                return run(path, server, options, terms), server
             except MeasurementFailed as failure:
                 if failure.begun or failure.reason not in _TURNED_AWAY:
                     raise
@@ -189,38 +171,50 @@ def run_in_turn(
         pause_s = min(pause_s * 2, 16.0)
 
 
-def _transfer(
-    path: LinkPath,
-    server: tuple[str, int],
-    options: ThroughputOptions,
-    login: Login | None,
-    *,
-    reverse: bool,
-    left_bytes: int | None,
-) -> _Ended:
-    address, port = server
-    job = {
-        "host": address,
-        "port": port,
-        "reverse": reverse,
-        "source": path.source_address,
-        "device": path.interface,
-        "duration_s": options.duration_s,
-        "omit_s": options.omit_s,
-        "streams": options.streams,
-        "congestion": options.congestion,
-        "interval_s": options.interval_s,
-        "max_bytes": options.max_bytes,
-        "left_bytes": left_bytes,
-        "connect_timeout_s": options.connect_timeout_s,
-        "receive_timeout_s": RECEIVE_TIMEOUT_S,
-        "deadline_s": options.deadline_s,
-        "login": login._asdict() if login is not None else None,
-    }
+class _Trip(NamedTuple):
+    """What both transfers of a run have in common."""
+
+    path: LinkPath
+    address: str
+    options: ThroughputOptions
+    login: Login | None
+    max_bytes: int | None
+    echoes: Echoes
+
+    def job(self, port: int, *, reverse: bool, left_bytes: int | None) -> dict[str, object]:
+        """Write what the child is to do."""
+        options = self.options
+        ports_taken = 0 if reverse else options.streams
+        return {
+            "host": self.address,
+            "port": port,
+            "reverse": reverse,
+            "source": self.path.source_address,
+            "device": self.path.interface,
+            "duration_s": options.duration_s,
+            "omit_s": options.omit_s,
+            "streams": options.streams,
+            "congestion": options.congestion,
+            "interval_s": options.interval_s,
+            "max_bytes": self.max_bytes,
+            "left_bytes": left_bytes,
+            "connect_timeout_s": options.connect_timeout_s,
+            "receive_timeout_s": RECEIVE_TIMEOUT_S,
+            "deadline_s": options.deadline_s,
+            "login": self.login._asdict() if self.login is not None else None,
+            "client_port": options.client_port + ports_taken if options.client_port is not None else None,
+        }
+
+
+def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) -> _Ended:
+    path, options = trip.path, trip.options
+    job = json.dumps(trip.job(port, reverse=reverse, left_bytes=left_bytes)).encode()
+    deadline_s = options.deadline_s + KILL_AFTER_S
     before = paths.counters()
-    finished = run_killable(_CHILD, deadline_s=options.deadline_s + _KILL_AFTER_S, stdin=json.dumps(job).encode())
+    with trip.echoes.meanwhile(deadline_s if options.loaded_latency else 0) as loaded:
+        finished = run_killable(_CHILD, deadline_s=deadline_s, stdin=job)
     after = paths.counters()
-    where = f"{'download' if reverse else 'upload'}, {address}:{port}"
+    where = f"{'download' if reverse else 'upload'}, {trip.address}:{port}"
     if finished.overran:
         report = iperf_report.Report(error="deadline", deadline_reached=True)
     elif not finished.stdout:
@@ -228,7 +222,7 @@ def _transfer(
     else:
         report = iperf_report.read(finished.stdout)
     if report.error is not None:
-        raise _failure(report, path, server, where)
+        raise _failure(report, path, (trip.address, port), where)
     try:
         transfer = iperf_report.transfer(report, reverse=reverse, options=options)
     except MeasurementFailed as failure:
@@ -238,9 +232,21 @@ def _transfer(
         transfer,
         interface_bytes=own.received_bytes if reverse else own.sent_bytes,
         other_interfaces_bytes=others_bytes,
+        family="ipv6" if ":" in trip.address else "ipv4",
+        loaded=next(iter(loaded), None),
     )
-    invalid = iperf_report.doubts(report, transfer, test_s=finished.elapsed_s)
-    return _Ended(transfer, invalid, own.both_bytes)
+    beside_bytes = int((finished.elapsed_s + ENDS_WITHIN_S) / INTERVAL_S) * ECHO_BYTES if options.loaded_latency else 0
+    invalid = iperf_report.doubts(
+        report, transfer, test_s=finished.elapsed_s, asked_s=options.duration_s, beside_bytes=beside_bytes
+    )
+    return _Ended(transfer, invalid)
+
+
+def _left(terms: Terms, path: LinkPath, before: dict[str, Counters]) -> int | None:
+    """Tell what the plan still has for this run."""
+    if terms.left_bytes is None:
+        return None
+    return max(0, terms.left_bytes - _carried(path.interface, before, paths.counters())[0].both_bytes)
 
 
 def _carried(interface: str, before: dict[str, Counters], after: dict[str, Counters]) -> tuple[Counters, int]:
@@ -275,7 +281,7 @@ def _failure(report: Report, path: LinkPath, server: tuple[str, int], where: str
 def _far_end_answers(path: LinkPath, server: tuple[str, int]) -> bool:
     """Whether the server's host takes or refuses a connection over this very link: then the link is not to blame."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_PROBE_TIMEOUT_S)
+        probe.settimeout(PROBE_TIMEOUT_S)
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, path.interface.encode())
             probe.connect(server)

@@ -17,7 +17,7 @@ from agent.bench import Look
 from agent.lease import Habits, Wish
 from agent.ledger import Booking
 from agent.measurements.base import MeasurementFailed
-from agent.measurements.throughput import ThroughputOptions
+from agent.measurements.throughput_options import ThroughputOptions
 from agent.runner import Runner
 from agent.settings import IperfServer, Link, Plan, RadioJob, Settings, Site, ThroughputJob
 from agent.spool import Run, Spool

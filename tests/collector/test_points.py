@@ -91,7 +91,8 @@ def test_a_throughput_result_is_written_as_dashboards_expect_it() -> None:
         "throughput,job=light,link=viettel,operator=Viettel,probe=p1,site=tan-phong,technology=lte"
         ' seq=1i,spool_id="s1",elapsed_s=11.5,agent_version="0.1.0",clock_synchronised=true,'
         "download_mbps=40.25,download_steady_mbps=42.5,download_bytes=25000000i,"
-        "upload_mbps=11.0,upload_steady_mbps=12.0,upload_bytes=7000000i,interface_bytes=33i,valid=true,"
+        "upload_mbps=11.0,upload_steady_mbps=12.0,upload_bytes=7000000i,interface_bytes=33i,"
+        "omit_s=0.0,streams=1i,valid=true,"
         'server="192.0.2.7",responder="r1",'
         "rsrp_dbm=-97.0,rsrq_db=-11.5,sinr_db=8.0,band=3i,earfcn=1300i,pci=77i,cell_id=1234567i,enodeb_id=4822i,"
         f"bandwidth_mhz=20.0 {NS + 1_000_000_001}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from agent.measurements.throughput import ThroughputOptions
+from agent.measurements.throughput_options import ThroughputOptions
 from lab.story import PATIENCE_S, expect_nothing_lost_and_nothing_twice, until
 from wire import topics
 from wire.messages import Failed, Radio, Reason, Throughput

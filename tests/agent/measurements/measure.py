@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from agent import path as paths
-from agent.measurements import latency, throughput
+from agent.measurements import latency, throughput, throughput_options
 from agent.measurements.base import MeasurementFailed
 from wire.messages import Server
 
@@ -20,7 +20,7 @@ def main() -> None:
     task = json.load(sys.stdin)
     if task.get("impatient"):  # the same with shorter waits; tests of the deadline keep the real ones
         throughput.RECEIVE_TIMEOUT_S = 2  # type: ignore[misc]  # final for everybody else
-        throughput._WIND_UP_S = 1.5  # type: ignore[misc]  # as above
+        throughput_options.WIND_UP_S = 1.5  # type: ignore[misc]  # as above
     path = paths.look(task["interface"])
     begun_s = time.monotonic()
     answer: dict[str, object] = {}
@@ -36,7 +36,8 @@ def main() -> None:
         else:
             server = Server(host=task["host"], ports=tuple(task["ports"]))
             options_ = msgspec.convert(task["options"], throughput.ThroughputOptions)
-            measured = throughput.run(path, server, options_, left_bytes=task.get("left_bytes"))
+            terms = throughput.Terms(left_bytes=task.get("left_bytes"), irtt_port=task.get("irtt_port"))
+            measured = throughput.run(path, server, options_, terms)
             answer |= measured._asdict()
     except MeasurementFailed as failure:
         answer["failed"] = {"reason": failure.reason, "detail": failure.detail, "begun": failure.begun}

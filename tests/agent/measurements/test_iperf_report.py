@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.iperf_report import Interval, Report, Sum, account, doubts, longest_gap_s, reason, transfer
-from agent.measurements.throughput import ThroughputOptions
+from agent.measurements.throughput_options import ThroughputOptions
 from wire.messages import Invalid, Reason
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts" / "iperf3"
@@ -84,7 +84,21 @@ def test_a_transfer_that_reached_its_byte_cap_is_kept_and_marked() -> None:
     assert result.cut_short is Reason.QUOTA_REACHED
     assert result.steady_mbps == pytest.approx(38.258, abs=0.001)
     carried = msgspec.structs.replace(result, interface_bytes=int(report.counted_bytes * 1.04))
-    assert doubts(report, carried, test_s=2.3) == (Invalid.CUT_SHORT,)
+    assert doubts(report, carried, test_s=2.3) == (Invalid.BYTE_CAP,)
+    by_plan = msgspec.structs.replace(report, byte_cap_reached=False, quota_reached=True)
+    assert doubts(by_plan, carried, test_s=2.3) == (Invalid.CUT_SHORT,)
+
+
+@pytest.mark.parametrize(("asked_s", "expected"), [(1, ()), (2, (Invalid.TOO_SHORT,)), (9, (Invalid.TOO_SHORT,))])
+def test_what_is_left_after_slow_start_must_be_long_enough(asked_s: float, expected: tuple[Invalid, ...]) -> None:
+    """Three seconds, or what was asked for where that is less."""
+    report = recorded("download-byte-cap")
+    assert report.end.sum_received is not None
+    assert 1 < report.end.sum_received.seconds < 2
+    carried = msgspec.structs.replace(
+        transfer(report, reverse=True, options=OPTIONS), interface_bytes=int(report.counted_bytes * 1.04)
+    )
+    assert doubts(report, carried, test_s=2.3, asked_s=asked_s) == (Invalid.BYTE_CAP, *expected)
 
 
 def test_a_byte_cap_reached_in_the_start_is_a_failure_for_want_of_quota() -> None:

@@ -143,7 +143,8 @@ def test_a_byte_cap_ends_the_transfer_gracefully_and_marks_it(site: Site) -> Non
     answer = site.measure(options={"duration_s": 20, "max_bytes": 10_000_000, "upload": False})
     download = answer["download"]
     assert download["cut_short"] == Reason.QUOTA_REACHED
-    assert Invalid.CUT_SHORT in answer["invalid"]
+    assert Invalid.BYTE_CAP in answer["invalid"]
+    assert Invalid.TOO_SHORT in answer["invalid"]
     assert 10_000_000 <= download["interface_bytes"] < 16_000_000
     assert download["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.1)
 

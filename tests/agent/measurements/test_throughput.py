@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from agent import path as paths
-from agent.measurements import throughput
+from agent.measurements import throughput, throughput_options
 from agent.measurements.base import MeasurementFailed
-from agent.measurements.throughput import Measured, ThroughputOptions, run, run_in_turn
+from agent.measurements.throughput import Measured, Terms, run, run_in_turn
+from agent.measurements.throughput_options import ThroughputOptions
 from agent.path import LinkPath
 from wire.messages import Reason, Server, Transfer
 
@@ -80,7 +81,7 @@ def test_a_server_that_tests_with_another_is_busy(serve: Callable[..., int]) -> 
 def test_a_host_that_takes_connections_and_says_nothing_is_a_timeout(
     silent_host: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throughput, "_WIND_UP_S", 0.5)
+    monkeypatch.setattr(throughput_options, "WIND_UP_S", 0.5)
     begun_s = time.monotonic()
     with pytest.raises(MeasurementFailed) as failure:
         run(paths.look("lo"), at(silent_host), SHORT)
@@ -121,8 +122,8 @@ def test_a_machine_without_the_library_lacks_a_tool(tmp_path: Path, monkeypatch:
 
 def test_a_child_that_ignores_its_deadline_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "_CHILD", ("sh", "-c", "sleep 60 & sleep 60"))
-    monkeypatch.setattr(throughput, "_WIND_UP_S", -1.5)
-    monkeypatch.setattr(throughput, "_KILL_AFTER_S", 0.0)
+    monkeypatch.setattr(throughput_options, "WIND_UP_S", -1.5)
+    monkeypatch.setattr(throughput, "KILL_AFTER_S", 0.0)
     with pytest.raises(MeasurementFailed) as failure:
         run(paths.look("lo"), at(9), SHORT)
     assert failure.value.reason is Reason.TIMEOUT
@@ -158,9 +159,7 @@ class Servers:
         self.answers = answers
         self.visits: list[str] = []
 
-    def __call__(
-        self, _path: LinkPath, server: Server, _options: ThroughputOptions, *, left_bytes: int | None = None
-    ) -> Measured:
+    def __call__(self, _path: LinkPath, server: Server, _options: ThroughputOptions, _terms: Terms) -> Measured:
         self.visits.append(server.host)
         answers = self.answers[server.host]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
