@@ -18,6 +18,7 @@ examples:
   sudo probe-lab demo                    three sites measure for two minutes; then the summary
   probe-lab demo --loopback              the same without root: no namespaces, no shaping
   sudo probe-lab bench cell              does an emulated link carry what it promises?
+  sudo probe-lab bench throughput        are the agent's figures right, and iperf3's own?
   probe-lab bench method                 which way to test makes a month's mean certain for the fewest bytes?
   probe-lab simulate plan                what 300 links measure and spend in a month of their data plans
   probe-lab modem --help                 one simulated modem on a pseudo-terminal
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab.method import bench as method  # noqa: PLC0415  # the same
     from lab.modem import command as modem  # noqa: PLC0415  # the same
     from lab.modem import soak  # noqa: PLC0415  # the same
+    from lab.throughput import bench as throughput  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     lease.add_parser(parts)
     stuck.add_parser(parts)
     method.add_parser(parts)
+    throughput.add_parser(parts)
     capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
     capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))
     soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")
