@@ -22,7 +22,7 @@ from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
 from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
-from wire.messages import Ack, LeaseReply, LeaseRequest, Status
+from wire.messages import CONFLICT, Ack, LeaseReply, LeaseRequest, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,9 +242,12 @@ class Publisher:
 
     def _take(self, ack: Ack) -> None:
         for refusal in ack.refused:
+            if refusal.reason.startswith(CONFLICT):
+                self._spool.refile(ack.spool_id, refusal.seq, refusal.check)
+                continue
             log.error("the collector refuses result %d: %s; it is kept aside", refusal.seq, refusal.reason)
-            self._spool.refuse(ack.spool_id, refusal.seq, refusal.reason)
-        self._spool.acknowledge(ack.spool_id, ack.stored)
+            self._spool.refuse(ack.spool_id, refusal.seq, refusal.reason, refusal.check)
+        self._spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
         self.wake()
 
     # --- small things -------------------------------------------------------------------------------------------------

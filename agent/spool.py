@@ -7,25 +7,23 @@ the power went, and what each SIM has spent. All in one SQLite file, so that one
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 import threading
-from collections import Counter
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import ledger
+from agent import ledger, lives, room, salvage
 from agent.ledger import Balance, Booking, Visit
-from base.durable import StorageError, explain, open_database
-from wire.codec import decode_result, encode
-from wire.messages import Dropped, Failed, Result, ResultId, Throughput
+from base.durable import StorageError, explain
+from wire.codec import Undecodable, check, check_at, decode, decode_result, encode
+from wire.messages import Damaged, Dropped, Failed, Result, ResultId, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date, datetime
+    from pathlib import Path
 
     from agent.meter import Meter
     from agent.plan import Spent
@@ -36,13 +34,13 @@ log = logging.getLogger(__name__)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS results (seq INTEGER PRIMARY KEY, rank INTEGER NOT NULL, kind TEXT NOT NULL,
-                                    payload BLOB NOT NULL);
+                                    payload BLOB NOT NULL, crc TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS results_by_rank ON results (rank, seq);
 CREATE TABLE IF NOT EXISTS refused (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (job TEXT, link TEXT, slot INTEGER NOT NULL, started_at TEXT NOT NULL,
                                  under_way INTEGER NOT NULL, PRIMARY KEY (job, link)) WITHOUT ROWID;
 """
-_VERSION: Final = 1
+_VERSION: Final = 2
 _REFUSED_KEPT: Final = 1000
 _REPORT_BYTES: Final = 512
 
@@ -62,7 +60,7 @@ class Run(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """One spooled result, as it will travel."""
+    """One spooled result, as it will travel. `seq` is its number in the file, see `agent.lives`."""
 
     seq: int
     payload: bytes
@@ -81,16 +79,32 @@ class Spool:
     """The spool file, for several threads. Any method may raise StorageError; then nothing has changed."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """Open the spool or create it; one that is damaged is moved aside, reported, and replaced."""
+        """Open the spool or create it; of one that is damaged the rest is saved, and the next result reports it."""
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._db = _open_or_replace(path)
-        with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('spool_id', ?)", (secrets.token_hex(8),))
-            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",)])
-            self.spool_id: str = db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()[0]
-            self._bytes: int = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+        self.spool_id = ""
+        self._before = 0
+        self._bytes = 0
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        db = salvage.open_spool(self._path, _SCHEMA + lives.SCHEMA + ledger.SCHEMA, version=_VERSION, rank=_rank)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            _upgrade(db)
+            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",), ("refiled",)])
+            meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
+            self._before = lives.before(db, self.spool_id)
+            self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+            db.execute("COMMIT")
+        except BaseException as error:
+            db.close()
+            if isinstance(error, sqlite3.Error):
+                raise explain(self._path, error) from error
+            raise
+        return db
 
     def close(self) -> None:
         """Close the file."""
@@ -113,7 +127,7 @@ class Spool:
         """
         with self._transaction() as db:
             identity, payload = self._insert(db, result)
-            grown = self._bytes + len(payload)
+            grown = self._bytes + len(payload) + self._report_damage(db, result)
             if grown > self._max_bytes:
                 grown += self._make_room(db, result, grown)
             if ends is not None:
@@ -132,40 +146,76 @@ class Spool:
 
     def oldest(self, count: int) -> list[Waiting]:
         """Show the results that wait, oldest first."""
+        query = "SELECT seq, payload, crc FROM results ORDER BY seq LIMIT ?"
         with self._reading() as db:
-            rows = db.execute("SELECT seq, payload FROM results ORDER BY seq LIMIT ?", (count,)).fetchall()
-        return [Waiting(*row) for row in rows]
+            rows = db.execute(query, (count,)).fetchall()
+        spoilt = [seq for seq, payload, known in rows if check(payload) != known]
+        if spoilt:
+            self._put_spoilt_aside(spoilt)
+        return [Waiting(seq, payload) for seq, payload, _ in rows if seq not in spoilt]
 
-    def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]]) -> int:
-        """Let go what the collector has stored: closed ranges of seq. An ack for another spool changes nothing."""
-        if spool_id != self.spool_id:
-            return 0
-        removed = 0
+    def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str = "") -> int:
+        """Let go what the collector has stored: closed ranges of seq. An ack for another spool changes nothing.
+
+        With `checks` (see wire.messages.Ack) a number whose result is another one by now is not let go.
+        """
+        removed = at = 0
         with self._transaction() as db:
-            for span in ranges:
-                removed += db.execute("DELETE FROM results WHERE seq BETWEEN ? AND ?", span).rowcount
+            life = lives.span(db, spool_id)
+            if life is None:
+                return 0
+            for first, last in ranges:
+                span = (life.before + max(first, 1), min(life.before + last, life.last))
+                rows = db.execute("SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", span).fetchall()
+                stored = [
+                    (number,)
+                    for number, crc in rows
+                    if not checks or crc == check_at(checks, at + number - life.before - first)
+                ]
+                removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
+                at += last - first + 1
             if removed:
                 self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
         return removed
 
-    def refuse(self, spool_id: str, seq: int, reason: str) -> None:
+    def refuse(self, spool_id: str, seq: int, reason: str, check_text: str = "") -> None:
         """Put aside a result that the collector will never take, so that it is kept but not sent for ever."""
-        if spool_id != self.spool_id:
-            return
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO refused SELECT seq, ?, payload FROM results WHERE seq=?", (reason[:500], seq)
-            )
-            db.execute("DELETE FROM results WHERE seq=?", (seq,))
-            db.execute("DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (_REFUSED_KEPT,))
+            number = self._refused_number(db, spool_id, seq, check_text)
+            if number is not None:
+                self._put_aside(db, number, reason)
+
+    def refile(self, spool_id: str, seq: int, check_text: str = "") -> None:
+        """Give a result a number of a new spool: the collector holds another one under its own.
+
+        That happens when this file is an old copy (a card put back, or copied). The numbers of the life that it
+        belongs to cannot be trusted any more, so what is made from now on belongs to a new one.
+        """
+        with self._transaction() as db:
+            number = self._refused_number(db, spool_id, seq, check_text)
+            if number is None:
+                return
+            (payload,) = db.execute("SELECT payload FROM results WHERE seq=?", (number,)).fetchone()
+            try:
+                result = decode_result(payload)
+            except Undecodable as error:
+                self._put_aside(db, number, str(error))
+                return
+            if spool_id == self.spool_id:
+                self._begin_life(db)
+            identity, again = self._insert(db, result)
+            db.execute("DELETE FROM results WHERE seq=?", (number,))
+            db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
+            self._bytes += len(again) - len(payload)
+        log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 
     def counts(self) -> Counts:
         """Count runs made, results spooled ever, waiting now, and refused."""
         with self._reading() as db:
-            meta: dict[str, int] = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('made', 'last_seq')"))
+            meta: dict[str, int] = dict(db.execute("SELECT key, value FROM meta WHERE key != 'spool_id'"))
             waiting = db.execute("SELECT COUNT(*) FROM results").fetchone()[0]
             refused = db.execute("SELECT COUNT(*) FROM refused").fetchone()[0]
-        return Counts(meta["made"], meta["last_seq"], waiting, refused)
+        return Counts(meta["made"], meta["last_seq"] - meta["refiled"], waiting, refused)
 
     # --- runs and spending ------------------------------------------------------------------------------------------
 
@@ -244,60 +294,102 @@ class Spool:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _insert(self, db: sqlite3.Connection, result: Result) -> tuple[ResultId, bytes]:
-        seq: int = db.execute("UPDATE meta SET value = value + 1 WHERE key='last_seq' RETURNING value").fetchone()[0]
+        number: int = db.execute("UPDATE meta SET value = value + 1 WHERE key='last_seq' RETURNING value").fetchone()[0]
+        seq = number - self._before
         payload = encode(msgspec.structs.replace(result, spool_id=self.spool_id, seq=seq))
         kind = type(result.outcome).__struct_config__.tag
-        db.execute("INSERT INTO results VALUES (?, ?, ?, ?)", (seq, _rank(result), kind, payload))
+        db.execute(
+            "INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
+            (number, _rank(result), kind, payload, check(payload)),
+        )
         return ResultId(result.probe_id, self.spool_id, seq), payload
 
     def _make_room(self, db: sqlite3.Connection, newest: Result, held: int) -> int:
         """Free a twentieth of the bound, lowest rank and oldest first, not the newest; return the change in bytes."""
         goal = held - self._max_bytes + self._max_bytes // 20 + _REPORT_BYTES
-        freed, seqs, counts = 0, list[int](), Counter[str]()
-        newest_seq = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
-        first_seq = newest_seq
-        for seq, kind, payload in db.execute(
-            "SELECT seq, kind, payload FROM results WHERE seq < ? ORDER BY rank, seq", (newest_seq,)
-        ):
-            if freed >= goal:
-                break
-            freed += len(payload)
-            seqs.append(seq)
-            first_seq = min(first_seq, seq)
-            outcome = decode_result(payload).outcome if kind == "dropped" else None
-            if isinstance(outcome, Dropped):  # an earlier report goes: the new one says what it said
-                counts.update(outcome.counts)
-                first_seq = min(first_seq, outcome.first_seq)
-            counts[kind] += 1
-        if not seqs:
+        freed, given_up = room.make(db, goal)
+        grown = -freed
+        for spool_id, gone in given_up.items():
+            counts, whose = dict(gone.counts), "" if spool_id == self.spool_id else spool_id
+            outcome = Dropped(counts=counts, first_seq=gone.first, last_seq=gone.last, spool_id=whose)
+            grown += self._report(db, newest, outcome)
+            log.warning("spool is full (%d bytes): gave up %s", self._max_bytes, counts)
+        return grown
+
+    def _report_damage(self, db: sqlite3.Connection, beside: Result) -> int:
+        """Spool the report of a damaged file, if one waits for a result to be made; return its bytes."""
+        row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
+        if row is None:
             return 0
-        db.executemany("DELETE FROM results WHERE seq=?", [(seq,) for seq in seqs])
-        _, report = self._insert(
+        db.execute("DELETE FROM meta WHERE key=?", (salvage.DAMAGE,))
+        return self._report(db, beside, decode(row[0], Damaged))
+
+    def _report(self, db: sqlite3.Connection, beside: Result, outcome: Dropped | Damaged) -> int:
+        """Spool a word of the spool itself, with the site, the clock and the time of the result beside it."""
+        _, payload = self._insert(
             db,
             Result(
-                probe_id=newest.probe_id,
-                site=newest.site,
-                started_at=newest.started_at,
-                clock=newest.clock,
-                agent_version=newest.agent_version,
-                outcome=Dropped(counts=dict(counts), first_seq=first_seq, last_seq=max(seqs)),
+                probe_id=beside.probe_id,
+                site=beside.site,
+                started_at=beside.started_at,
+                clock=beside.clock,
+                agent_version=beside.agent_version,
+                outcome=outcome,
             ),
         )
-        log.warning("spool is full (%d bytes): gave up %s", self._max_bytes, dict(counts))
-        return len(report) - freed
+        return len(payload)
+
+    def _begin_life(self, db: sqlite3.Connection) -> None:
+        old = self.spool_id
+        self._before = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
+        self.spool_id = lives.begin(db, self._before)
+        log.error("the collector holds other results under the numbers of spool %s: this card is an old copy", old)
+        log.error("a new spool, %s, begins; the results go with it", self.spool_id)
+
+    def _refused_number(self, db: sqlite3.Connection, spool_id: str, seq: int, check_text: str) -> int | None:
+        """Find the result that a refusal means; None if it has gone, or the number is another result's by now."""
+        life = lives.span(db, spool_id)
+        if life is None or not 0 < seq <= life.last - life.before:
+            return None
+        row = db.execute("SELECT crc FROM results WHERE seq=?", (life.before + seq,)).fetchone()
+        return life.before + seq if row is not None and check_text in {"", row[0]} else None
+
+    def _put_aside(self, db: sqlite3.Connection, number: int, reason: str) -> None:
+        db.execute(
+            "INSERT OR IGNORE INTO refused SELECT seq, ?, payload FROM results WHERE seq=?", (reason[:500], number)
+        )
+        db.execute("DELETE FROM results WHERE seq=?", (number,))
+        db.execute("DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (_REFUSED_KEPT,))
+
+    def _put_spoilt_aside(self, numbers: list[int]) -> None:
+        """Keep back results whose bytes have changed on the card: they prove nothing. The loss is reported."""
+        log.error("%s: %d results have changed on the card; they are kept aside and not sent", self._path, len(numbers))
+        with self._transaction() as db:
+            row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
+            report = decode(row[0], Damaged) if row is not None else Damaged(saved=0, unreadable=0)
+            for number in numbers:
+                self._put_aside(db, number, "changed on the card")
+            report = msgspec.structs.replace(
+                report,
+                unreadable=report.unreadable + len(numbers),
+                detail=report.detail or "results changed on the card",
+            )
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (salvage.DAMAGE, encode(report)))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            identity = self.spool_id, self._before
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                self.spool_id, self._before = identity
                 if isinstance(error, sqlite3.Error):
-                    raise explain(self._path, error) from error
+                    self._roll_back()
+                    raise self._explained(error) from error
+                self._roll_back()
                 raise
 
     @contextmanager
@@ -306,38 +398,34 @@ class Spool:
             try:
                 yield self._db
             except sqlite3.Error as error:
-                raise explain(self._path, error) from error
+                raise self._explained(error) from error
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _explained(self, error: sqlite3.Error) -> StorageError:
+        """Say what is wrong; a file that proves to be damaged while it is used is rebuilt at once."""
+        explained = explain(self._path, error)
+        if salvage.is_damage(error) or "closed" in str(error):  # closed: rebuilding it did not work the last time
+            self._db.close()
+            self._db = self._open()
+        return explained
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Bring a file of format 1 up to date: results without a check, and one life that is not written down."""
+    if not any(column[1] == "crc" for column in db.execute("PRAGMA table_info(results)")):
+        db.execute("ALTER TABLE results ADD COLUMN crc TEXT NOT NULL DEFAULT ''")
+        rows = db.execute("SELECT seq, payload FROM results").fetchall()
+        db.executemany("UPDATE results SET crc=? WHERE seq=?", [(check(payload), seq) for seq, payload in rows])
+        db.execute("INSERT INTO lives SELECT value, 0 FROM meta WHERE key='spool_id'")
 
 
 def _rank(result: Result) -> int:
     outcome = result.outcome
     throughput_wanted = result.job is not None and result.job.measurement == "throughput"
-    if isinstance(outcome, Throughput | Dropped) or (isinstance(outcome, Failed) and throughput_wanted):
+    if isinstance(outcome, Throughput | Dropped | Damaged) or (isinstance(outcome, Failed) and throughput_wanted):
         return _RANK_KEPT_LAST
     return _RANK_LATENCY if result.job is not None and result.job.measurement == "latency" else _RANK_TELEMETRY
-
-
-def _open_or_replace(path: Path) -> sqlite3.Connection:
-    try:
-        db = open_database(path, _SCHEMA + ledger.SCHEMA, user_version=_VERSION)
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict == "ok":
-            return db
-        db.close()
-    except (StorageError, sqlite3.DatabaseError) as error:
-        if "damaged" not in str(error) and "malformed" not in str(error):
-            raise
-        verdict = str(error)
-    aside = _free_name(path)
-    for suffix in ("", "-wal", "-shm"):
-        if (part := Path(f"{path}{suffix}")).exists():
-            part.replace(f"{aside}{suffix}")
-    log.error("%s is damaged (%s): kept as %s and not sent; a new spool begins", path, verdict, aside)
-    return open_database(path, _SCHEMA + ledger.SCHEMA, user_version=_VERSION)
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    return aside

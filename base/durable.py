@@ -6,6 +6,7 @@ the file system and the disk must honour fsync.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,15 @@ def open_database(path: Path, schema: str, *, user_version: int, read_only: bool
             raise explain(path, error) from error
         raise
     return connection
+
+
+def sync_folder(path: Path) -> None:
+    """Make durable which names a folder holds (fsync(2), "Calling fsync() does not necessarily ensure")."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int) -> None:

@@ -15,7 +15,7 @@ from collector.limits import Limits
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
-from wire.messages import Ack, Refusal, ResponderStatus, Result, ResultId, Status
+from wire.messages import CONFLICT, Ack, Refusal, ResponderStatus, Result, ResultId, Status
 
 MAX_RESULTS_PER_MESSAGE: Final = 5000
 MAX_SEQ: Final = 2**63 - 1
@@ -128,7 +128,8 @@ class Intake(msgspec.Struct):
         except Undecodable:
             return
         if identity.probe_id == probe_id and -MAX_SEQ <= identity.seq <= MAX_SEQ:
-            refusal = Refusal(seq=identity.seq, reason=f"{cause}: {detail}"[:_MAX_REASON_CHARS])
+            reason = f"{cause}: {detail}"[:_MAX_REASON_CHARS]
+            refusal = Refusal(seq=identity.seq, reason=reason, check=codec.check(item))
             self.refused.setdefault((probe_id, identity.spool_id), []).append(refusal)
 
     def _park(self, arrival: Arrival, cause: Cause, detail: str, payload: bytes) -> None:
@@ -140,20 +141,23 @@ def acks(intake: Intake, conflicts: list[Entry]) -> list[tuple[str, Ack]]:
     """Say per probe and spool what is on disk and what never will be; `conflicts` are the journal's refusals."""
     refused = {key: list(refusals) for key, refusals in intake.refused.items()}
     for entry in conflicts:
-        refusal = Refusal(seq=entry.seq, reason=f"{Cause.CONFLICT}: another result holds this number")
+        refusal = Refusal(
+            seq=entry.seq,
+            reason=f"{CONFLICT}: another result holds this number",
+            check=codec.check(entry.payload),
+        )
         refused.setdefault((entry.probe_id, entry.spool_id), []).append(refusal)
     clashing = set(conflicts)
-    stored: dict[tuple[str, str], set[int]] = {}
+    stored: dict[tuple[str, str], dict[int, bytes]] = {}
     for entry in intake.results:
         if entry not in clashing:
-            stored.setdefault((entry.probe_id, entry.spool_id), set()).add(entry.seq)
-    return [
-        (
-            key[0],
-            Ack(spool_id=key[1], stored=_ranges(stored.get(key, set())), refused=tuple(refused.get(key, ()))),
-        )
-        for key in {**stored, **refused}
-    ]
+            stored.setdefault((entry.probe_id, entry.spool_id), {})[entry.seq] = entry.payload
+    return [(key[0], _ack(key[1], stored.get(key, {}), tuple(refused.get(key, ())))) for key in {**stored, **refused}]
+
+
+def _ack(spool_id: str, stored: dict[int, bytes], refused: tuple[Refusal, ...]) -> Ack:
+    checks = "".join([codec.check(stored[seq]) for seq in sorted(stored)])
+    return Ack(spool_id=spool_id, stored=_ranges(set(stored)), checks=checks, refused=refused)
 
 
 def _entry(result: Result, payload: bytes) -> Entry:

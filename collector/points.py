@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from wire.messages import (
+    Damaged,
     Dropped,
     Echo,
     Failed,
@@ -46,7 +47,7 @@ _TAG: Final = str.maketrans(
 )
 _STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(chr, _CONTROL), " "))
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "recovery", "plan", "missed")
+_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "damaged", "recovery", "plan", "missed")
 
 
 def line(result: Result) -> str:
@@ -88,6 +89,9 @@ def line(result: Result) -> str:
         kind = "missed"
         tags |= {"measurement": result.job.measurement if result.job else None, "reason": outcome.reason.value}
         fields |= _missed(outcome)
+    elif isinstance(outcome, Damaged):
+        kind = "damaged"
+        fields |= _damaged(outcome)
     else:
         kind = "dropped"
         fields |= _dropped(outcome)
@@ -286,7 +290,16 @@ def _dropped(outcome: Dropped) -> Fields:
     fields: Fields = {f"{kind}_count": outcome.counts.get(kind) for kind in _COUNTED}
     others = [count for kind, count in outcome.counts.items() if kind not in _COUNTED]
     fields["other_count"] = sum(others) if others else None
-    return fields | {"first_seq": outcome.first_seq, "last_seq": outcome.last_seq}
+    return fields | {"first_seq": outcome.first_seq, "last_seq": outcome.last_seq, "of_spool": outcome.spool_id or None}
+
+
+def _damaged(outcome: Damaged) -> Fields:
+    return {
+        "saved": outcome.saved,
+        "unreadable": outcome.unreadable,
+        "detail": outcome.detail or None,
+        "kept_as": outcome.kept_as or None,
+    }
 
 
 def _missed(outcome: Missed) -> Fields:

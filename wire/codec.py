@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import zlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -17,6 +18,9 @@ MAX_PAYLOAD_BYTES: Final = 256 * 1024
 """The largest result message accepted, as it travels."""
 MAX_UNPACKED_BYTES: Final = 1024 * 1024
 """The largest batch accepted after decompression: a bound against compression bombs."""
+
+CHECK_CHARS: Final = 4
+"""How long a `check` is."""
 
 _ZLIB_FIRST_BYTE: Final = 0x78  # RFC 1950: CMF byte of deflate with a 32 KiB window
 _FDICT: Final = 0x20  # the same, FLG byte: four bytes follow that name a preset dictionary
@@ -60,6 +64,16 @@ def decode_lease_reply(payload: bytes) -> LeaseReply:
         return _lease_reply_decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
+
+
+def check(payload: bytes) -> str:
+    """Tell one payload from another: the lower 24 bits of its CRC-32 (zlib's), in base64 (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(zlib.crc32(payload).to_bytes(4, "big")[1:]).decode()
+
+
+def check_at(checks: str, place: int) -> str:
+    """Take one out of many that stand one after the other."""
+    return checks[place * CHECK_CHARS : (place + 1) * CHECK_CHARS]
 
 
 def pack(results: Sequence[bytes]) -> bytes:

@@ -217,11 +217,29 @@ class Radio(_Message, frozen=True, kw_only=True, tag_field="kind", tag="radio"):
 
 
 class Dropped(_Message, frozen=True, kw_only=True, tag_field="kind", tag="dropped"):
-    """The spool was full and gave up its oldest results: how many of each kind, and the span of their numbers."""
+    """The spool was full and gave up its oldest results: how many of each kind, and the span of their numbers.
+
+    `spool_id` says whose numbers, where they are not of the spool that this result is of.
+    """
 
     counts: dict[str, int]
     first_seq: int
     last_seq: int
+    spool_id: str = ""
+
+
+class Damaged(_Message, frozen=True, kw_only=True, tag_field="kind", tag="damaged"):
+    """The spool's file was damaged, and a new spool began: what was saved of the old one, what is known of the rest.
+
+    `saved` results travel on under their old numbers; `unreadable` is how many at least were there and could not be
+    read, `counts` the saved ones by kind. `kept_as` names the damaged file, which stays on the probe.
+    """
+
+    saved: int
+    unreadable: int
+    counts: dict[str, int] = {}
+    detail: str = ""
+    kept_as: str = ""
 
 
 class Unmade(StrEnum):
@@ -311,7 +329,7 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
     balance_doubt: str | None = None
 
 
-Outcome = Throughput | Latency | Radio | Failed | Dropped | Recovery | PlanState | Missed
+Outcome = Throughput | Latency | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
 
 
 class Result(_Message, frozen=True, kw_only=True):
@@ -342,18 +360,31 @@ class ResultId(msgspec.Struct, frozen=True):
 # --- acknowledgement ------------------------------------------------------------------------------------------------
 
 
+CONFLICT: Final = "conflict"
+"""How the reason of a refusal begins that says: another result holds this number (the card is an old copy)."""
+
+
 class Refusal(_Message, frozen=True, kw_only=True):
-    """A result that the collector will never take, and why; it is kept in quarantine at both ends."""
+    """A result that the collector will never take, and why; it is kept in quarantine at both ends.
+
+    `check` is `wire.codec.check` of the refused payload, "" where nobody could say.
+    """
 
     seq: int
     reason: str
+    check: str = ""
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """What the collector's journal holds on disk: closed ranges of `seq` of one spool, and what it refused."""
+    """What the collector's journal holds on disk: closed ranges of `seq` of one spool, and what it refused.
+
+    `checks` holds `wire.codec.check` of each stored payload, one after the other: an ack that comes late names numbers
+    that a spool put back from an old copy may have given to other results by then.
+    """
 
     spool_id: str
     stored: tuple[tuple[int, int], ...] = ()
+    checks: str = ""
     refused: tuple[Refusal, ...] = ()
 
 
@@ -400,7 +431,10 @@ class LinkStatus(_Message, frozen=True, kw_only=True):
 
 
 class Status(_Message, frozen=True, kw_only=True):
-    """Retained birth message and last will: what is known of a probe without asking it."""
+    """Retained birth message and last will: what is known of a probe without asking it.
+
+    `machine` is what a technician finds the box by: host name, serial or hardware address, address towards the broker.
+    """
 
     probe_id: Name
     online: bool
@@ -414,6 +448,7 @@ class Status(_Message, frozen=True, kw_only=True):
     spool_error: str | None = None
     clock: Clock = Clock()
     links: tuple[LinkStatus, ...] = ()
+    machine: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def test_a_batch_is_split_into_results_whose_bytes_are_kept() -> None:
         ("p1", "s1", 2, "radio"),
         ("p1", "s1", 3, "failed"),
     ]
-    assert acks(intake, []) == [("p1", Ack(spool_id="s1", stored=((1, 3),)))]
+    checks = "".join(codec.check(entry.payload) for entry in intake.results)
+    assert acks(intake, []) == [("p1", Ack(spool_id="s1", stored=((1, 3),), checks=checks))]
 
 
 def test_one_bad_result_spoils_no_other_and_is_refused_by_its_number() -> None:
@@ -100,7 +101,8 @@ def test_a_conflict_is_refused_and_not_acknowledged() -> None:
     intake = take(message(result(1), result(2), result(3)))
     [(_, ack)] = acks(intake, [intake.results[1]])
     assert ack.stored == ((1, 1), (3, 3))
-    assert ack.refused == (Refusal(seq=2, reason="conflict: another result holds this number"),)
+    why = "conflict: another result holds this number"
+    assert ack.refused == (Refusal(seq=2, reason=why, check=codec.check(intake.results[1].payload)),)
 
 
 def test_a_field_of_tomorrow_is_kept_in_the_bytes() -> None:

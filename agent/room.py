@@ -1,0 +1,47 @@
+"""What a full spool gives up: lowest rank first, oldest first; and how that is told, spool by spool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent import lives
+from wire.codec import decode_result
+from wire.messages import Dropped
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+class GivenUp:
+    """Results of one spool that are given up: how many of each kind, and the span of their numbers."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.first = 2**63
+        self.last = 0
+
+    def add(self, counts: dict[str, int], first: int, last: int) -> None:
+        """Count some more."""
+        self.counts.update(counts)
+        self.first, self.last = min(self.first, first), max(self.last, last)
+
+
+def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenUp]]:
+    """Delete results worth so many bytes, but not the newest; return the bytes freed and what went, by spool_id."""
+    freed, numbers, given_up = 0, list[int](), dict[str, GivenUp]()
+    (newest,) = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()
+    query = "SELECT seq, kind, payload FROM results WHERE seq < ? ORDER BY rank, seq"
+    for number, kind, payload in db.execute(query, (newest,)):
+        if freed >= goal_bytes:
+            break
+        freed += len(payload)
+        numbers.append(number)
+        spool_id, before = lives.of(db, number)
+        given_up.setdefault(spool_id, GivenUp()).add({kind: 1}, number - before, number - before)
+        outcome = decode_result(payload).outcome if kind == "dropped" else None
+        if isinstance(outcome, Dropped):  # an earlier report goes: the new one says what it said
+            again = given_up.setdefault(outcome.spool_id or spool_id, GivenUp())
+            again.add(outcome.counts, outcome.first_seq, outcome.last_seq)
+    db.executemany("DELETE FROM results WHERE seq=?", [(number,) for number in numbers])
+    return freed, given_up

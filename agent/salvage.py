@@ -1,0 +1,206 @@
+"""Opens the spool's file; one that is damaged is rebuilt from all of it that can still be read, and kept aside.
+
+The rebuilt file is made whole beside the damaged one, and only then put in its place, so that a power cut at any moment
+leaves either the one or the other. Results keep the numbers they had: what the collector has already, it knows again.
+New results get a new spool's numbers, since nobody can say any more which of the old ones were given out.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import Counter
+from contextlib import closing, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent import lives
+from base import carve
+from base.durable import StorageError, open_database, sync_folder
+from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
+from wire.messages import Damaged, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
+
+DAMAGE: Final = "damage"
+"""The key in `meta` of a report that waits for the next result."""
+_SUFFIXES: Final = ("-wal", "-shm", "")  # the main file last: while it is there, the swap is not done
+_TRANSIENT: Final = ("-wal", "-shm", "-journal", "")
+
+
+class Found(NamedTuple):
+    """One result that could be read: whose it is, and its bytes as they were to travel."""
+
+    spool_id: str
+    seq: int
+    kind: str
+    rank: int
+    payload: bytes
+
+
+def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result], int]) -> sqlite3.Connection:
+    """Open or create the file, rebuilding it if need be; raise StorageError."""
+    rebuilt = path.with_name(path.name + ".rebuilt")
+    if rebuilt.exists():  # the power went during the swap
+        _swap(path, rebuilt)
+    verdict = "ok"
+    try:
+        db = open_database(path, schema, user_version=version)
+        try:
+            verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()
+        except BaseException:
+            db.close()
+            raise
+        if verdict == "ok":
+            return db
+        db.close()
+    except (StorageError, sqlite3.DatabaseError) as error:
+        if not is_damage(error):
+            raise
+        verdict = str(error)
+    verdict = " ".join(verdict.split())
+    log.error("%s is damaged (%s)", path, verdict)
+    _rebuild(path, rebuilt, verdict, schema, version=version, rank=rank)
+    _swap(path, rebuilt)
+    return open_database(path, schema, user_version=version)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite says that the file is not what it should be."""
+    return "damaged" in str(error) or "malformed" in str(error) or "not a database" in str(error)
+
+
+def _rebuild(
+    path: Path, rebuilt: Path, verdict: str, schema: str, *, version: int, rank: Callable[[Result], int]
+) -> None:
+    under_way = path.with_name(path.name + ".rebuilding")
+    for suffix in _TRANSIENT:
+        under_way.with_name(under_way.name + suffix).unlink(missing_ok=True)
+    found, torn = _results(path, rank)
+    with closing(open_database(under_way, schema, user_version=version)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        _copy_tables(path, db)
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        last_seq, old_id = int(meta.get("last_seq", 0)), str(meta.get("spool_id", ""))
+        lost = torn + _not_found(found, old_id, last_seq - lives.before(db, old_id))
+        numbers = _place(db, found, last_seq)
+        counts = Counter(result.kind for result in found)
+        aside = _free_name(path)
+        report = Damaged(
+            saved=len(found), unreadable=lost, counts=dict(counts), detail=verdict[:300], kept_as=str(aside)
+        )
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('last_seq', ?)", (numbers,))
+        db.execute("DELETE FROM meta WHERE key='spool_id'")  # the one who opens the file begins a new spool
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (DAMAGE, encode(report)))
+        db.execute("COMMIT")
+    under_way.replace(rebuilt)
+    sync_folder(path.parent)
+    log.error(
+        "%s: %d results saved, at least %d cannot be read; the damaged file is kept as %s",
+        path,
+        len(found),
+        lost,
+        aside,
+    )
+
+
+def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
+    """Store what was found under its old numbers; return the last number of the file."""
+    known = lives.all_of(db)
+    for spool_id in dict.fromkeys(result.spool_id for result in found):
+        if spool_id not in known:
+            known[spool_id] = last_seq if known else 0
+            db.execute("INSERT INTO lives VALUES (?, ?)", (spool_id, known[spool_id]))
+        longest = max(result.seq for result in found if result.spool_id == spool_id)
+        last_seq = max(last_seq, known[spool_id] + longest)
+    db.executemany(
+        "INSERT OR IGNORE INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
+        [(known[r.spool_id] + r.seq, r.rank, r.kind, r.payload, check(r.payload)) for r in found],
+    )
+    return last_seq
+
+
+def _not_found(found: list[Found], spool_id: str, last_seq: int) -> int:
+    """Count the numbers after the first one saved that were given out and are not there; acknowledged ones are older.
+
+    An estimate: the collector's list of holes has the last word.
+    """
+    numbers = {result.seq for result in found if result.spool_id == spool_id}
+    if not numbers:
+        return 0
+    return max(last_seq, *numbers) - min(numbers) + 1 - len(numbers)
+
+
+def _results(path: Path, rank: Callable[[Result], int]) -> tuple[list[Found], int]:
+    """Read every result: by SQL if that works to the end, else page by page. Also count those that are torn."""
+    rows: list[tuple[carve.Value, ...]] = []
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT payload, crc FROM results").fetchall()
+    except sqlite3.Error as error:
+        log.warning("%s: reading page by page (%s)", path, error)
+        wal = path.with_name(path.name + "-wal")
+        rows = [row.columns for row in carve.rows(path.read_bytes(), wal.read_bytes() if wal.exists() else b"")]
+    found: dict[tuple[str, int], Found] = {}
+    torn = 0
+    for columns in rows:
+        for one in _in_row(columns, rank):
+            if one is None:
+                torn += 1
+            else:
+                found.setdefault((one.spool_id, one.seq), one)
+    return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), torn
+
+
+def _in_row(columns: tuple[carve.Value, ...], rank: Callable[[Result], int]) -> Iterator[Found | None]:
+    """Find a result with its check in a row of whatever table; None for one that is not what it was."""
+    for payload, beside in pairwise(columns):
+        if not (isinstance(payload, bytes) and isinstance(beside, str) and len(beside) == CHECK_CHARS):
+            continue
+        if check(payload) != beside:
+            yield None
+            continue
+        with suppress(Undecodable):
+            result = decode_result(payload)
+            if result.spool_id and result.seq > 0:
+                kind = str(type(result.outcome).__struct_config__.tag)
+                yield Found(result.spool_id, result.seq, kind, rank(result), payload)
+
+
+def _copy_tables(path: Path, db: sqlite3.Connection) -> None:
+    """Copy what the other tables (books, runs, meta) still tell, from both ends towards the damage."""
+    tables = [
+        (name, [column[1] for column in db.execute(f"PRAGMA table_info({name})")])
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name != 'results'").fetchall()
+    ]
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as old:
+        for name, columns in tables:
+            marks = ", ".join("?" * len(columns))
+            for order in ("", " ORDER BY 1 DESC"):
+                with suppress(sqlite3.Error):
+                    for row in old.execute(f"SELECT {', '.join(columns)} FROM {name}{order}"):  # noqa: S608  # names of ours
+                        db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", row)  # noqa: S608  # as above
+
+
+def _swap(path: Path, rebuilt: Path) -> None:
+    """Put what is left of the damaged file aside, and the rebuilt one in its place; can be repeated."""
+    with closing(sqlite3.connect(rebuilt)) as db:
+        row = db.execute("SELECT value FROM meta WHERE key=?", (DAMAGE,)).fetchone()
+    aside = path.with_name(Path(decode(row[0], Damaged).kept_as).name) if row else _free_name(path)
+    for suffix in _SUFFIXES:
+        if (part := path.with_name(path.name + suffix)).exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    rebuilt.replace(path)
+    sync_folder(path.parent)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return aside

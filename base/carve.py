@@ -1,0 +1,150 @@
+"""Rows out of a damaged SQLite file: every table leaf page that is still one is read by itself, by no index or tree.
+
+File format: sqlite.org/fileformat2.html, sections 1.6 (b-tree pages), 2.1 (record format), 4.1 (WAL format). Pure:
+bytes in, rows out. What is found may be old (a page that was freed keeps its rows until it is used again) and may be
+wrong (nothing in the file's main part has a checksum): the caller must be able to tell a good row, and a row twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Value = int | float | str | bytes | None
+
+_TABLE_LEAF: Final = 0x0D
+_FILE_HEADER: Final = 100
+_LEAF_HEADER: Final = 8
+_WAL_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+_DEFAULT_PAGE: Final = 4096
+_INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+_REAL: Final = 7
+_ZERO, _ONE = 8, 9
+_FIRST_BLOB: Final = 12
+
+
+class Row(NamedTuple):
+    """One row of some table: its rowid and its columns as stored (an INTEGER PRIMARY KEY column is None)."""
+
+    rowid: int
+    columns: tuple[Value, ...]
+
+
+class _Torn(Exception):
+    """This cell is not one."""
+
+
+def rows(file: bytes, wal: bytes = b"") -> Iterator[Row]:
+    """Find every row of every table, in the file first and then in its write-ahead log."""
+    size = _page_size(file, wal)
+    pages = {number: file[at : at + size] for number, at in enumerate(range(0, len(file), size), start=1)}
+    logged: list[bytes] = []
+    for at in range(_WAL_HEADER, len(wal) - size - _FRAME_HEADER + 1, size + _FRAME_HEADER):
+        (number,) = struct.unpack_from(">I", wal, at)
+        page = wal[at + _FRAME_HEADER : at + _FRAME_HEADER + size]
+        logged.append(page)
+        pages[number] = page  # for chains: the newest is the likeliest
+    for number, at in enumerate(range(0, len(file), size), start=1):
+        yield from _leaf(file[at : at + size], _FILE_HEADER if number == 1 else 0, pages, size)
+    for page in logged:
+        yield from _leaf(page, 0, pages, size)
+
+
+def _page_size(file: bytes, wal: bytes) -> int:
+    """Read it where either header tells it (a power of two from 512 to 65536)."""
+    found = [struct.unpack_from(">H", file, 16)[0]] if len(file) >= _FILE_HEADER else []
+    found += [struct.unpack_from(">I", wal, 8)[0]] if len(wal) >= _WAL_HEADER else []
+    for size in found:
+        if 512 <= size <= 65536 and size & (size - 1) == 0:  # noqa: PLR2004  # section 1.3.2
+            return int(size)
+    return 65536 if found and found[0] == 1 else _DEFAULT_PAGE
+
+
+def _leaf(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Iterator[Row]:
+    if len(page) < at + _LEAF_HEADER or page[at] != _TABLE_LEAF:
+        return
+    (count,) = struct.unpack_from(">H", page, at + 3)
+    pointers = at + _LEAF_HEADER
+    for index in range(min(count, (len(page) - pointers) // 2)):
+        (cell,) = struct.unpack_from(">H", page, pointers + 2 * index)
+        try:
+            yield _cell(page, cell, pages, size)
+        except (_Torn, IndexError, struct.error, UnicodeDecodeError):
+            continue
+
+
+def _cell(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Row:
+    length, at = _varint(page, at)
+    rowid, at = _varint(page, at)
+    most, least = size - 35, (size - 12) * 32 // 255 - 23
+    if length <= most:
+        payload = page[at : at + length]
+    else:
+        local = least + (length - least) % (size - 4)
+        local = local if local <= most else least
+        (following,) = struct.unpack_from(">I", page, at + local)
+        payload = page[at : at + local] + _chain(following, length - local, pages, size)
+    if len(payload) != length:
+        raise _Torn
+    return Row(rowid - (1 << 64) if rowid >> 63 else rowid, _record(payload))
+
+
+def _chain(number: int, length: int, pages: dict[int, bytes], size: int) -> bytes:
+    parts = []
+    while length > 0:
+        page = pages.get(number)
+        if page is None:
+            raise _Torn
+        (number,) = struct.unpack_from(">I", page, 0)
+        parts.append(page[4 : 4 + min(length, size - 4)])
+        length -= size - 4  # it shrinks with every page, so that a ring comes to an end
+    return b"".join(parts)
+
+
+def _record(payload: bytes) -> tuple[Value, ...]:
+    head, at = _varint(payload, 0)
+    types = []
+    while at < head:
+        kind, at = _varint(payload, at)
+        types.append(kind)
+    values: list[Value] = []
+    at = head
+    for kind in types:
+        value, at = _value(payload, kind, at)
+        values.append(value)
+    if at != len(payload):
+        raise _Torn
+    return tuple(values)
+
+
+def _value(payload: bytes, kind: int, at: int) -> tuple[Value, int]:
+    if kind == 0:
+        return None, at
+    if kind in {_ZERO, _ONE}:
+        return kind - _ZERO, at
+    if kind == _REAL:
+        return struct.unpack_from(">d", payload, at)[0], at + 8
+    if (width := _INTEGER_BYTES.get(kind)) is not None:
+        return int.from_bytes(payload[at : at + width], "big", signed=True), at + width
+    if kind < _FIRST_BLOB:
+        raise _Torn
+    width = (kind - _FIRST_BLOB) // 2
+    raw = payload[at : at + width]
+    if len(raw) != width:
+        raise _Torn
+    return (raw.decode() if kind % 2 else raw), at + width
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a variable-length integer: section 1.6, "1 to 9 bytes"."""
+    value = 0
+    for index in range(8):
+        byte = data[at + index]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:  # noqa: PLR2004  # the highest bit says that more follow
+            return value, at + index + 1
+    return value << 8 | data[at + 8], at + 9

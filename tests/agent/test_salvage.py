@@ -1,0 +1,269 @@
+"""A damaged, an old or a copied spool: what can be read travels on, what cannot is told, nobody's number is taken."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent import salvage
+from agent.ledger import Booking
+from agent.spool import Spool
+from base import carve
+from wire.codec import check, decode_result
+from wire.messages import Damaged, Failed, Reason, Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGE = 10**9
+
+
+def result(number: int, *, size: int = 200) -> Result:
+    return Result(
+        probe_id="p1",
+        site="s1",
+        link="viettel",
+        started_at=datetime(2026, 6, 15, 8, 0, tzinfo=UTC),
+        agent_version="0.1.0",
+        outcome=Failed(reason=Reason.BUSY, detail=f"{number} ".ljust(size, "x")),
+    )
+
+
+def numbers(spool: Spool) -> list[int]:
+    """Read the tests' own numbers of what waits."""
+    waiting = [decode_result(row.payload).outcome for row in spool.oldest(100_000)]
+    return sorted(int(outcome.detail.split()[0]) for outcome in waiting if isinstance(outcome, Failed))
+
+
+def reports(spool: Spool) -> list[Damaged]:
+    waiting = [decode_result(row.payload).outcome for row in spool.oldest(100_000)]
+    return [outcome for outcome in waiting if isinstance(outcome, Damaged)]
+
+
+def abandoned(path: Path, count: int, *, size: int = 200) -> str:
+    """Leave a spool as a power cut does: its newest part in the write-ahead log only. Return its spool_id."""
+    live = path.with_name("live.db")
+    spool = Spool(live, max_bytes=LARGE)
+    for number in range(count):
+        spool.append(result(number, size=size), booking=Booking("viettel", "2026-06-15", 10))
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{live}{suffix}", f"{path}{suffix}")
+    spool.close()
+    return spool.spool_id
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_page_that_is_destroyed_costs_its_own_results_and_no_others(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "spool.db"
+    old_id = abandoned(path, 600)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    chance = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    page = chance.randrange(len(content) // 4096)
+    content[page * 4096 : page * 4096 + 4096] = chance.randbytes(4096)
+    path.write_bytes(content)
+    spool = Spool(path, max_bytes=LARGE)
+    held = numbers(spool)
+    assert len(held) >= 600 - 20, "a page holds a dozen of these"
+    assert (tmp_path / "spool.db.damaged-1").read_bytes()[4096:] == content[4096:]
+    spool.append(result(1000))
+    (report,) = reports(spool)
+    assert report.saved == len(held)
+    if spool.spool_id != old_id and len(held) < 600:
+        assert report.unreadable > 0
+    ids = {decode_result(row.payload).spool_id for row in spool.oldest(100_000)}
+    assert ids == {old_id, spool.spool_id}, "what was saved keeps its identity, what is new has one that nobody had"
+    assert spool.append(result(1001)).seq == 3
+    spool.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_flipped_and_missing_bytes_anywhere_are_never_taken_for_a_result(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 300, size=50 + 40 * seed)
+    chance = random.Random(seed)
+    victim = path if seed % 2 else path.with_name("spool.db-wal")
+    content = bytearray(victim.read_bytes())
+    for _ in range(40):
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    if seed % 3 == 0:
+        del content[chance.randrange(len(content)) :]
+    victim.write_bytes(content)
+    spool = Spool(path, max_bytes=LARGE)
+    waiting = [decode_result(row.payload) for row in spool.oldest(100_000)]
+    for one in waiting:
+        assert isinstance(one.outcome, Failed)
+        number = int(one.outcome.detail.split()[0])
+        assert one.outcome == result(number, size=50 + 40 * seed).outcome, "as it was made, to the last byte"
+        assert one.seq == number + 1
+    assert len({(one.spool_id, one.seq) for one in waiting}) == len(waiting)
+    spool.append(result(5000))
+    spool.close()
+
+
+def test_a_result_too_long_for_a_page_is_carved_whole(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 30, size=15_000)
+    wal = path.with_name("spool.db-wal").read_bytes()
+    payloads = {
+        column
+        for row in carve.rows(path.read_bytes(), wal)
+        for column, beside in zip(row.columns, row.columns[1:], strict=False)
+        if isinstance(column, bytes) and beside == check(column)
+    }
+    assert {int(decode_result(p).outcome.detail.split()[0]) for p in payloads} == set(range(30))  # type: ignore[union-attr]  # all are Failed
+
+
+def test_the_books_of_the_data_plan_are_saved_too(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 300)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name='results_by_rank'").fetchone()
+    db.close()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * 4096 : (root - 1) * 4096 + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    spool = Spool(path, max_bytes=LARGE)
+    assert numbers(spool) == list(range(300))
+    today = datetime(2026, 6, 15, tzinfo=UTC).date()
+    assert spool.spent("viettel", today, today.replace(day=1)) == (3000, 3000)
+    spool.close()
+
+
+def test_a_power_cut_while_the_rebuilt_file_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 300)
+    wal = path.with_name("spool.db-wal")
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 8192)
+    del_after = {"count": 0}
+    replace = type(path).replace
+
+    def dies(source: Path, target: Path) -> Path:
+        if source == path:  # the log has been moved away already, the main file has not
+            del_after["count"] += 1
+            raise KeyboardInterrupt
+        return replace(source, target)
+
+    monkeypatch.setattr(type(path), "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        Spool(path, max_bytes=LARGE)
+    monkeypatch.undo()
+    assert del_after["count"] == 1
+    assert not wal.exists()
+    spool = Spool(path, max_bytes=LARGE)
+    assert len(numbers(spool)) > 0, "what the log held is not forgotten"
+    spool.append(result(1000))
+    assert len(reports(spool)) == 1
+    spool.close()
+    assert not list(tmp_path.glob("*.rebuil*"))
+
+
+def test_damage_found_while_running_is_mended_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE)
+    for number in range(300):
+        spool.append(result(number))
+    spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool._db.execute("PRAGMA cache_size=0")
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 4)
+    spool._db.execute("PRAGMA shrink_memory")
+    for number in range(300, 303):
+        try:
+            spool.append(result(number))
+        except salvage.StorageError:
+            spool.append(result(number))
+    assert {300, 301, 302} <= set(numbers(spool))
+    assert len(numbers(spool)) > 200
+    assert "is damaged" in caplog.text
+    spool.close()
+
+
+def test_a_result_that_changed_on_the_card_is_kept_back_and_told(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE)
+    for number in range(3):
+        spool.append(result(number))
+    spool._db.execute("UPDATE results SET payload = CAST(replace(payload, '1 xx', '7 xx') AS BLOB)")
+    assert numbers(spool) == [0, 2]
+    assert spool.counts().refused == 1
+    spool.append(result(3))
+    assert reports(spool)[0].unreadable == 1
+    spool.close()
+
+
+# --- an old copy of the card --------------------------------------------------------------------------------------
+
+
+def test_a_refused_number_is_given_up_and_the_result_travels_under_a_new_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE)
+    old_id = spool.spool_id
+    for number in range(5):
+        spool.append(result(number))
+    spool.refile(old_id, 2)
+    spool.refile(old_id, 4)
+    spool.refile(old_id, 4)
+    waiting = [decode_result(row.payload) for row in spool.oldest(10)]
+    assert [(one.spool_id == old_id, one.seq) for one in waiting] == [
+        (True, 1),
+        (True, 3),
+        (True, 5),
+        (False, 1),
+        (False, 2),
+    ]
+    assert numbers(spool) == [0, 1, 2, 3, 4]
+    new = spool.append(result(5))
+    assert (new.spool_id, new.seq) == (spool.spool_id, 3)
+    assert spool.counts().spooled == 6, "given a new number is not made anew"
+    assert spool.acknowledge(old_id, [(1, 100)]) == 3
+    assert spool.acknowledge(spool.spool_id, [(2, 3)]) == 2
+    spool.close()
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE)
+    assert [decode_result(row.payload).seq for row in spool.oldest(10)] == [1]
+    assert spool.append(result(6)).seq == 4
+    spool.close()
+
+
+def test_an_ack_for_what_had_the_number_before_lets_nothing_go(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE)
+    spool.append(result(0))
+    spool.close()
+    shutil.copy(path, tmp_path / "image")
+    spool = Spool(path, max_bytes=LARGE)
+    spool.append(result(1))
+    checks = "".join(check(row.payload) for row in spool.oldest(10))
+    spool.close()
+    shutil.copy(tmp_path / "image", path)
+    spool = Spool(path, max_bytes=LARGE)
+    spool.append(result(2))
+    assert spool.acknowledge(spool.spool_id, [(1, 2)], checks) == 1
+    assert numbers(spool) == [2]
+    spool.refuse(spool.spool_id, 2, "late", checks[4:])
+    spool.refile(spool.spool_id, 2, checks[4:])
+    assert numbers(spool) == [2]
+    assert spool.counts().refused == 0
+    spool.close()
+
+
+def test_a_file_of_the_first_format_is_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE)
+    spool.append(result(0))
+    spool.close()
+    with sqlite3.connect(path) as db:
+        db.executescript("ALTER TABLE results DROP COLUMN crc; DROP TABLE lives; PRAGMA user_version=1")
+    db.close()
+    again = Spool(path, max_bytes=LARGE)
+    assert again.spool_id == spool.spool_id
+    assert numbers(again) == [0]
+    assert again.append(result(1)).seq == 2
+    again.close()
