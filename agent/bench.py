@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.lease import WAIT_AT_MOST_S, Borrowed, Wish, borrow
 from agent.measurements.base import MeasurementFailed
 from agent.path import LinkPath, counters, look
+from agent.witness import Witness
 from wire.messages import Reason, Route, Server
 from wire.radio import RadioReading, Registration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agent.clock import Clock
     from agent.lease import Lender
@@ -55,6 +57,13 @@ class Bench:
         """What the plan lets this run move over the link, from its begin; None: as much as it takes."""
         self.upload_saved = False
         """Whether the plan is too short for an upload."""
+        self.quiet: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Keeps the agent's own uploads off the link."""
+        self.offset_s: Callable[[], float] | None = None
+        """The wall clock less a steady one, where the steps of the clock are watched."""
+        self.plan_spent: Callable[[], bool] = lambda: False
+        """Whether the data plan has nothing left now."""
+        self.lease_ends_s: float | None = None
         self._carried = counters().get(link.interface)
         self._clock = clock
         self._modems = modems
@@ -131,11 +140,20 @@ class Bench:
         )
         borrowed = borrow(self._lender, self._clock, wish, interface=self.link.interface)
         self.server = borrowed.plain()
+        self.lease_ends_s = borrowed.ends_s
         return borrowed
 
     def last_mbps(self) -> float | None:
         """Tell how fast the link was at its last test; None if there was none since the agent began."""
         return self._lender.habits.mbps.get(self.link.name)
+
+    def witness(self) -> Witness:
+        """Make who watches a test while it runs; to be entered around it."""
+        return Witness(self.link, modems=self._modems, offset_s=self.offset_s, quiet=self.quiet)
+
+    def past_lease_s(self) -> float | None:
+        """Tell how long ago the lease ended; negative: it has not; None: there is none."""
+        return self._clock.monotonic_s() - self.lease_ends_s if self.lease_ends_s is not None else None
 
     def note_speed(self, mbps: float) -> None:
         """Remember how fast the link was: what the next test asks of the responder's link."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import path
 from agent.ledger import Booking
 from agent.meter import grown_bytes
-from agent.plan import Claim, Room, Spent, day_begins, plan_day, plan_month, room
+from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room
 from agent.planner import Wish, cost, plan_of_day
 from agent.settings import ThroughputJob
 from wire.messages import PlanState
@@ -130,6 +130,15 @@ class Budget:
     def room(self, link: Link, claim: Claim) -> Room | None:
         """Tell what a claim may spend; None without a quota."""
         return room(link.plan, self.spent(link), claim)
+
+    def is_spent(self, link: Link) -> bool:
+        """Whether the plan has nothing left now, by our books or the operator's last word of this plan month."""
+        self.observe(link)
+        spent, balance = self.spent(link), self._spool.balance(link.name)
+        began = day_begins(link.plan, self._month(link)[0])
+        return nothing_left(link.plan, spent) or (
+            balance is not None and balance.remaining_bytes == 0 and datetime.fromisoformat(balance.at) >= began
+        )
 
     def grant(self, link: Link, job: Job, *, upload: bool, by_hand: bool) -> Grant | Room:
         """Let a run begin, or say what is used up. A test that would be cut short is not begun."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from wire.messages import Clock as ClockQuality
+from agent.timesync import Sources
 
-_TIME_ERROR: Final = 5  # adjtimex(2): "the system clock is not synchronized to a reliable server"
+if TYPE_CHECKING:
+    from wire.messages import Clock as ClockQuality
+
+_ASK_EVERY_S: Final = 5.0
 
 
 class Clock(Protocol):
@@ -31,6 +33,11 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
+    def __init__(self, sources: Sources | None = None) -> None:
+        """Take who is asked about the wall clock; nothing is asked yet."""
+        self._sources = sources or Sources()
+        self._asked: tuple[float, ClockQuality] | None = None
+
     def now(self) -> datetime:
         """Read the wall clock."""
         return datetime.now(UTC)
@@ -40,28 +47,8 @@ class SystemClock:
         return time.monotonic()
 
     def quality(self) -> ClockQuality:
-        """Ask the kernel, adjtimex(2): synchronised or not, and its estimated error."""
-        timex = _Timex()
-        try:
-            state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-        except (AttributeError, OSError):
-            return ClockQuality()
-        if state < 0:
-            return ClockQuality()
-        synchronised = state != _TIME_ERROR
-        return ClockQuality(
-            synchronised=synchronised, estimated_error_ms=timex.esterror / 1000 if synchronised else None
-        )
-
-
-class _Timex(ctypes.Structure):
-    """struct timex of linux/timex.h, its head named; modes = 0 only reads."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("rest", ctypes.c_byte * 256),
-    )
+        """Ask chrony, timesyncd and the kernel; what they said stands for some seconds."""
+        now_s = time.monotonic()
+        if self._asked is None or now_s - self._asked[0] >= _ASK_EVERY_S:
+            self._asked = (now_s, self._sources.quality(time.time()))
+        return self._asked[1]

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from agent import validity
 from agent.measurements import latency, throughput
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Terms
 from agent.settings import LatencyJob, RadioJob, ThroughputJob
-from wire.messages import Invalid, Radio, Reason, Server, Throughput
-from wire.radio import RadioReading, Registration, Technology
+from agent.validity import Evidence
+from wire.messages import Radio, Reason, Server, Throughput
 
 if TYPE_CHECKING:
     from agent.bench import Bench
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from agent.measurements.throughput_options import ThroughputOptions
     from agent.path import LinkPath
     from agent.settings import Job
+    from agent.witness import Witness
     from wire.messages import Latency, Outcome
 
-_4G_OR_LATER: Final = {Technology.LTE, Technology.NR5G_NSA, Technology.NR5G_SA}
 _LEASE_MARGIN_S: Final = 5.0
 _PLAIN_SERVERS_PATIENCE_S: Final = 60.0
 _ECHO_LEASE_S: Final = 5.0
@@ -42,39 +43,61 @@ def run(bench: Bench, job: Job) -> Outcome:
 
 
 def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
-    """Measure in this order: path, radio, server, download, upload, radio; then say whether it is a sample."""
+    """Measure in this order: path, radio, server, download, upload, radio; then say whether it is a sample.
+
+    While the transfers run they are watched, and nothing else of the agent uses the link.
+    """
     path = bench.path()
     before = bench.look_before_test()
     saved = job.options.upload and bench.upload_saved
     options = msgspec.structs.replace(job.options, upload=False) if saved else job.options
     window_s = min(max((job.every_s or 0) / 2, _SHORTEST_WINDOW_S), _LONGEST_WINDOW_S)
-    measured = _measure(bench, path, options, window_s=window_s)
+    witness = bench.witness()
+    measured = _measure(bench, path, options, witness, window_s=window_s)
+    past_lease_s = bench.past_lease_s()
     after = bench.look_after_test()
+    evidence = Evidence(
+        before=before,
+        during=tuple(witness.radio),
+        after=after,
+        transfers=(measured.download,) if measured.upload is None else (measured.download, measured.upload),
+        machine=witness.machine,
+        clock_step_s=witness.clock_step_s,
+        plan_spent=bench.plan_spent(),
+        server_load_percent=bench.server.load_percent if bench.server is not None else None,
+        past_lease_s=past_lease_s,
+    )
     return Throughput(
         download=measured.download,
         upload=measured.upload,
         upload_failure=Reason.BUDGET_SHORT if saved else measured.upload_failure,
         radio_before=before,
         radio_after=after,
-        invalid=(*measured.invalid, *doubts(before, after)),
+        invalid=tuple(dict.fromkeys((*measured.invalid, *validity.doubts(evidence)))),
+        technologies_during=validity.technologies(evidence.during),
+        machine=witness.machine,
         idle=measured.idle,
     )
 
 
-def _measure(bench: Bench, path: LinkPath, options: ThroughputOptions, *, window_s: float) -> Measured:
+def _measure(
+    bench: Bench, path: LinkPath, options: ThroughputOptions, witness: Witness, *, window_s: float
+) -> Measured:
     terms = Terms(last_mbps=bench.last_mbps())
     if bench.plain_servers:
         servers = [Server(host=server.host, ports=(server.port,)) for server in bench.plain_servers]
         terms = terms._replace(left_bytes=bench.left_now_bytes(), irtt_port=latency.DEFAULT_PORT)
-        measured, bench.server = throughput.run_in_turn(
-            path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S, terms=terms
-        )
+        with witness:
+            measured, bench.server = throughput.run_in_turn(
+                path, servers, options, patience_s=_PLAIN_SERVERS_PATIENCE_S, terms=terms
+            )
         bench.note_speed(_fastest(measured))
         return measured
     length_s = options.longest_s + _LEASE_MARGIN_S
     borrowed = bench.borrow(transfers=options.transfers, length_s=length_s, window_s=window_s)
     terms = terms._replace(left_bytes=bench.left_now_bytes(), irtt_port=borrowed.irtt_port, login=borrowed.login)
-    measured = throughput.run(path, borrowed.plain(), options, terms)
+    with witness:
+        measured = throughput.run(path, borrowed.plain(), options, terms)
     bench.note_speed(_fastest(measured))
     return measured
 
@@ -97,16 +120,3 @@ def _latency(bench: Bench, job: LatencyJob) -> Latency:
         raise MeasurementFailed(Reason.REFUSED, f"{host} has no echo server; give the latency job a `host`")
     bench.server = Server(host=host, responder=bench.server.responder if bench.server is not None else None)
     return latency.run(path, host, job.options, port=port)
-
-
-def doubts(before: RadioReading | None, after: RadioReading | None) -> tuple[Invalid, ...]:
-    """Say why the radio forbids to count a test as a 4G sample; before and after must both be known and good."""
-    found: list[Invalid] = []
-    technologies = [reading.technology if reading is not None else None for reading in (before, after)]
-    if None in technologies:
-        found.append(Invalid.RADIO_UNKNOWN)
-    if any(technology is not None and technology not in _4G_OR_LATER for technology in technologies):
-        found.append(Invalid.NOT_CELLULAR_4G)
-    if any(reading is not None and reading.registration == Registration.ROAMING for reading in (before, after)):
-        found.append(Invalid.ROAMING)
-    return tuple(found)

@@ -77,10 +77,18 @@ class Borrowed(Server, frozen=True, kw_only=True):
 
     irtt_port: int | None = None
     login: Login | None = None
+    ends_s: float | None = None
+    """When the lease ends, on the agent's steady clock."""
 
     def plain(self) -> Server:
         """Name the server as the wire does."""
-        return Server(host=self.host, ports=self.ports, responder=self.responder, lease=self.lease)
+        return Server(
+            host=self.host,
+            ports=self.ports,
+            responder=self.responder,
+            lease=self.lease,
+            load_percent=self.load_percent,
+        )
 
 
 def borrow(lender: Lender, clock: Clock, wish: Wish, *, interface: str | None = None) -> Borrowed:
@@ -90,7 +98,7 @@ def borrow(lender: Lender, clock: Clock, wish: Wish, *, interface: str | None = 
         left_s = max(give_up_s - clock.monotonic_s(), 0.0)
         reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), interface)
         if isinstance(reply, Granted):
-            return _borrowed(reply)
+            return _borrowed(reply, ends_s=clock.monotonic_s() + reply.expires_in_s if reply.ports else None)
         if not isinstance(reply, Busy):
             raise MeasurementFailed(Reason.REFUSED, f"{reply.responder} denied the lease: {reply.reason}")
         pause_s = min(max(reply.retry_in_s, 0.2), LONGEST_PAUSE_S) * random.uniform(1.0, 1.3)  # noqa: S311  # spreads, hides nothing
@@ -153,6 +161,7 @@ def _started(reply: Granted, *, expires_in_s: float) -> Granted:
         irtt_port=reply.irtt_port,
         user=reply.user,
         public_key=reply.public_key,
+        load_percent=reply.load_percent,
     )
 
 
@@ -196,7 +205,7 @@ def _rtt_ms(host: str, interface: str | None) -> float:
     return float(match["min"]) if match is not None else float("inf")
 
 
-def _borrowed(reply: Granted) -> Borrowed:
+def _borrowed(reply: Granted, *, ends_s: float | None) -> Borrowed:
     return Borrowed(
         host=reply.host,
         ports=reply.ports,
@@ -204,4 +213,6 @@ def _borrowed(reply: Granted) -> Borrowed:
         lease=reply.request_id,
         irtt_port=reply.irtt_port,
         login=Login(reply.user, reply.token, reply.public_key) if reply.user else None,
+        ends_s=ends_s,
+        load_percent=reply.load_percent,
     )

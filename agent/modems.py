@@ -6,6 +6,7 @@ that there are never two readers on one port.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +15,17 @@ from agent.measurements.base import MeasurementFailed
 from agent.modem import hilink, manager
 from agent.modem.discovery import find_ports, resolve
 from agent.modem.errors import ModemError, NoModem
+from agent.modem.glance import GLANCE_WITHIN_S, Glance
 from agent.modem.owner import manager_runs
 from agent.modem.session import ModemSession
 from wire.messages import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from agent.modem.manager import Ask, MmModem
     from agent.settings import Link
+    from wire.radio import RadioReading
 
 LOOK_WITHIN_S: Final = 30.0
 _SESSION_WITHIN_S: Final = 90.0
@@ -61,14 +66,32 @@ class SerialModems:
         except ModemError as error:
             raise MeasurementFailed(error.reason, str(error)) from error
 
+    @contextmanager
+    def watch(self, link: Link) -> Iterator[Callable[[], RadioReading]]:
+        """Hold the port; inside, each call asks for the technology alone, in 5 s at most. Raise MeasurementFailed.
+
+        A modem that speaks HTTP is not watched: its answers would cross the link that is measured.
+        """
+        try:
+            if (managed := self.managed(link)) is not None:
+                yield lambda: manager.read_technology(managed, self._ask)
+                return
+            port = self._port(link)
+            with ModemSession(port, deadline_s=GLANCE_WITHIN_S) as modem:
+                yield Glance(modem)
+        except ModemError as error:
+            raise MeasurementFailed(error.reason, str(error)) from error
+
     def session(self, link: Link) -> ModemSession:
         """Make a session with the link's modem by AT; raise ModemError where it has no port that is ours to open."""
-        if link.modem is None or hilink.is_address(link.modem):
-            raise NoModem(f"link {link.name}: its modem has no AT port")
         if self.managed(link) is not None:
             raise NoModem(f"link {link.name}: ModemManager holds its modem")
-        port = resolve(link.modem, usb_path=link.usb_path, sys_root=self._sys_root, dev_root=self._dev_root)
-        return ModemSession(port, deadline_s=_SESSION_WITHIN_S)
+        return ModemSession(self._port(link), deadline_s=_SESSION_WITHIN_S)
+
+    def _port(self, link: Link) -> str:
+        if link.modem is None or hilink.is_address(link.modem):
+            raise NoModem(f"link {link.name}: its modem has no AT port")
+        return resolve(link.modem, usb_path=link.usb_path, sys_root=self._sys_root, dev_root=self._dev_root)
 
     def managed(self, link: Link) -> MmModem | None:
         """Find the link's modem among those that ModemManager owns, as long as it uses the port that we would read.

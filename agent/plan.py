@@ -89,6 +89,11 @@ def limit_bytes(plan: Plan, quota_mb: int, claim: Claim) -> int:
     return int(quota_mb * 10_000 * (100 - kept_percent) / (1 + plan.overhead_percent / 100))
 
 
+def nothing_left(plan: Plan, spent: Spent) -> bool:
+    """Whether the operator may have begun to slow the SIM down: a quota is spent, as he counts at the most."""
+    return (found := room(plan, spent, Claim.TELEMETRY)) is not None and found.left_bytes == 0
+
+
 def room(plan: Plan, spent: Spent, claim: Claim) -> Room | None:
     """Say what a claim may still spend (never below 0); None where the plan has no quota."""
     rooms = [

@@ -27,7 +27,7 @@ from wire.messages import CONFLICT, Ack, LeaseReply, LeaseRequest, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from paho.mqtt.client import Client, MQTTMessage
+    from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
 
     from agent.lease import Wish
     from agent.spool import Spool, Waiting
@@ -43,6 +43,9 @@ BATCH_BYTES: Final = 128 * 1024
 FIRST_RESEND_S: Final = 30.0
 LAST_RESEND_S: Final = 1800.0
 STATUS_EVERY_S: Final = 300.0
+_LOOK_S: Final = 0.02
+QUIET_WITHIN_S: Final = 5.0
+"""How long a test waits for what is under way to the broker."""
 
 
 class Publisher:
@@ -59,6 +62,9 @@ class Publisher:
         self._changed = threading.Condition()
         self._work = True
         self._stopping = False
+        self._quiet = 0
+        self._pumping = threading.Lock()
+        self._under_way: list[MQTTMessageInfo] = []
         self._next_status_s = 0.0
         self._connected = threading.Event()
         self._last_refusal = ""
@@ -118,6 +124,29 @@ class Publisher:
             return self._changed.wait_for(empty, timeout_s)
 
     @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Send no result and no status inside: a test has the link for itself. What came up meanwhile is sent after.
+
+        Waits a while for what the broker has not taken yet; keepalive and leases pass.
+        """
+        with self._changed:
+            self._quiet += 1
+        try:
+            with self._pumping:
+                under_way, self._under_way = self._under_way, []
+            deadline_s = time.monotonic() + QUIET_WITHIN_S
+            while self._connected.is_set() and not all(map(_taken, under_way)):
+                if time.monotonic() >= deadline_s:
+                    log.info("the broker has not taken everything yet; the test begins")
+                    break
+                time.sleep(_LOOK_S)
+            yield
+        finally:
+            with self._changed:
+                self._quiet -= 1
+            self.wake()
+
+    @contextmanager
     def ask(self, wish: Wish) -> Iterator[Callable[[float], LeaseReply | None]]:
         """Ask for servers; inside, each call gives the next answer, or None if none comes within so many seconds.
 
@@ -151,21 +180,28 @@ class Publisher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._work or self._stopping, timeout=self._idle_s())
+                self._changed.wait_for(
+                    lambda: self._stopping or (self._work and not self._quiet),
+                    timeout=None if self._quiet else self._idle_s(),
+                )
                 if self._stopping:
                     return
                 self._work = False
             if not self._connected.is_set():
                 continue
-            try:
-                if time.monotonic() >= self._next_status_s:
-                    self._client.publish(
-                        self._topic(topics.STATUS), encode(self._last_status(online=True)), 1, retain=True
-                    )
-                    self._next_status_s = time.monotonic() + STATUS_EVERY_S
-                self._send_due()
-            except StorageError as error:
-                log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
+            with self._pumping:
+                if not self._quiet:
+                    self._send_all()
+
+    def _send_all(self) -> None:
+        self._under_way = [sent for sent in self._under_way if not _taken(sent)]
+        try:
+            if time.monotonic() >= self._next_status_s:
+                self._publish(topics.STATUS, encode(self._last_status(online=True)), retain=True)
+                self._next_status_s = time.monotonic() + STATUS_EVERY_S
+            self._send_due()
+        except StorageError as error:
+            log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
 
     def _idle_s(self) -> float:
         """Time until something is to be sent without being woken."""
@@ -198,7 +234,10 @@ class Publisher:
             _, delay_s = self._sent.get(row.seq, (0.0, FIRST_RESEND_S / 2))
             delay_s = min(2 * delay_s, LAST_RESEND_S)
             self._sent[row.seq] = (now + delay_s, delay_s)
-        self._client.publish(self._topic(topics.RESULT), pack([row.payload for row in batch]), qos=1)
+        self._publish(topics.RESULT, pack([row.payload for row in batch]), retain=False)
+
+    def _publish(self, leaf: str, payload: bytes, *, retain: bool) -> None:
+        self._under_way.append(self._client.publish(self._topic(leaf), payload, 1, retain=retain))
 
     # --- paho's callbacks, on its own thread --------------------------------------------------------------------------
 
@@ -261,3 +300,11 @@ class Publisher:
         except StorageError as error:
             status = Status(probe_id=self._probe_id, online=True, spool_error=str(error))
         return msgspec.structs.replace(status, online=online)
+
+
+def _taken(sent: MQTTMessageInfo) -> bool:
+    """Whether the broker has a message; one that was sent into nothing counts as taken, nobody waits for it."""
+    try:
+        return sent.is_published()
+    except (RuntimeError, ValueError):
+        return True

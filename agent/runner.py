@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,7 +20,7 @@ from wire import messages
 from wire.messages import Failed, Latency, Outcome, Radio, Reason, Recovery, Result, Route, Throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.bench import Look, Modems
     from agent.clock import Clock
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from agent.ledger import Booking, Visit
     from agent.settings import Job, Link, Settings
     from agent.spool import Spool
+    from agent.time_repair import Timekeeper
+    from agent.timesync import Boot
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class _Unspooled(NamedTuple):
     result: Result
     ends: Run | None
     run_bytes: int | None = None
+    began: Boot | None = None
 
 
 class Runner:
@@ -61,6 +64,10 @@ class Runner:
         self._unspooled: list[_Unspooled] = []
         self._measuring = False
         self._stopped = threading.Event()
+        self.timekeeper: Timekeeper | None = None
+        """Who dates results while the clock is not set; without one the clock is believed."""
+        self.quiet: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Keeps the agent's own uploads off the links while a throughput test runs."""
         self.last: dict[str, tuple[Look | None, str]] = {}
         """For each link: the last look at its radio, and the kind of its last outcome."""
 
@@ -95,6 +102,7 @@ class Runner:
                     outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
                 ),
                 ends=run,
+                began=self._spool.run_began(run),
             )
 
     def run(
@@ -115,7 +123,7 @@ class Runner:
         run = Run(job.name, link.name, slot, visit)
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
         grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
-        self._spool.begin(run, started_at)
+        self._spool.begin(run, started_at, self.timekeeper.began() if self.timekeeper is not None else None)
         carried = path.counters().get(link.interface)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         outcome = self._outcome(bench, job, grant)
@@ -131,7 +139,8 @@ class Runner:
         log.info("%s on %s: %s", job.name, link.name, describe(outcome))
         now_carried = path.counters().get(link.interface)
         spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
-        self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None)
+        result, began = self.timekeeper.date(result) if self.timekeeper is not None else (result, None)
+        self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None, began=began)
         return result
 
     def keep(
@@ -140,7 +149,7 @@ class Runner:
         """Spool what is no run of a job: a step of the recovery ladder, the state of a plan, runs that it left out."""
         result = self._result(job, link, started_at=started_at, elapsed_s=elapsed_s, used=None, outcome=outcome)
         measuring, self._measuring = self._measuring, False  # an interruption between commit and memory would double it
-        self._store(result, ends=None)
+        self._store(result, ends=None, began=self.timekeeper.began_at(started_at) if self.timekeeper else None)
         self._measuring = measuring
         if measuring and self._stopped.is_set():
             raise Interrupted
@@ -151,6 +160,8 @@ class Runner:
         if isinstance(grant, Room):
             return Failed(reason=Reason.QUOTA_REACHED, detail=str(grant))
         bench.left_bytes, bench.upload_saved = grant.left_bytes, not grant.upload
+        bench.quiet, bench.plan_spent = self.quiet, lambda: self._plan_is_spent(bench.link)
+        bench.offset_s = self.timekeeper.offset_s if self.timekeeper is not None else None
         try:
             with self.interruptible():
                 return jobs.run(bench, job)
@@ -162,6 +173,13 @@ class Runner:
         except Exception as error:
             log.exception("%s on %s: a defect of the agent", job.name, bench.link.name)
             return Failed(reason=Reason.AGENT_ERROR, detail=f"{type(error).__name__}: {error}"[:300])
+
+    def _plan_is_spent(self, link: Link) -> bool:
+        try:
+            return self.budget.is_spent(link)
+        except StorageError as error:
+            log.warning("%s: whether the plan is spent cannot be read: %s", link.name, error)
+            return False
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -199,8 +217,10 @@ class Runner:
             outcome=outcome,
         )
 
-    def _store(self, result: Result, *, ends: Run | None, run_bytes: int | None = None) -> None:
-        self._unspooled.append(_Unspooled(result, ends, run_bytes))
+    def _store(
+        self, result: Result, *, ends: Run | None, run_bytes: int | None = None, began: Boot | None = None
+    ) -> None:
+        self._unspooled.append(_Unspooled(result, ends, run_bytes, began))
         self._flush_memory(quiet=True)
 
     def _flush_memory(self, *, quiet: bool = False) -> None:
@@ -209,7 +229,13 @@ class Runner:
             waiting = self._unspooled[0]
             try:
                 booking = self._booking(waiting.result.link)
-                self._spool.append(waiting.result, ends=waiting.ends, booking=booking, run_bytes=waiting.run_bytes)
+                self._spool.append(
+                    waiting.result,
+                    ends=waiting.ends,
+                    booking=booking,
+                    run_bytes=waiting.run_bytes,
+                    began=waiting.began,
+                )
             except StorageError as error:
                 log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
                 del self._unspooled[:-_HELD_IN_MEMORY]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from agent.publisher import Publisher
 from agent.runner import AGENT_VERSION, Interrupted, Runner
 from agent.spool import Spool
+from agent.time_repair import Timekeeper
 from agent.timetable import Timetable
 from base.durable import StorageError
 from wire.messages import LinkStatus, Status
@@ -93,6 +94,8 @@ class Service:
         self.publisher = Publisher(settings.broker, settings.probe_id, self.spool, self.status)
         self.publisher.habits.order = settings.responders
         self.runner = Runner(settings, self.spool, clock, modems, self.publisher)
+        self.runner.timekeeper = Timekeeper(clock, self.spool, settings.clock)
+        self.runner.quiet = self.publisher.quiet
         self.upkeep: Upkeep | None = None
         """Who keeps the links up between runs; without one, nobody does."""
         self.balances: Balances | None = None
@@ -125,6 +128,7 @@ class Service:
             spool_id=self.spool.spool_id,
             spooled=counts.spooled,
             backlog=counts.waiting,
+            held=self.spool.count_held(),
             spool_error="the disk takes no results" if self.runner.storage_error else None,
             clock=self._clock.quality(),
             links=tuple(links),
@@ -159,6 +163,7 @@ class Service:
         timetable = Timetable(self.settings, self.spool, self.runner, self._clock)
         while not self._stop.is_set():
             try:
+                self.date_results()
                 now_s, due = timetable.next_run()
             except StorageError as error:
                 self._pause(error)
@@ -171,6 +176,11 @@ class Service:
                 self._stop.wait(min(due.at_s - now_s, _LONGEST_WAIT_S) if due is not None else _LONGEST_WAIT_S)
             elif not timetable.passes(due):
                 self._make(due)
+
+    def date_results(self) -> None:
+        """Send on what waited for the clock, as far as it can be dated now; raise StorageError."""
+        if self.runner.timekeeper is not None and self.runner.timekeeper.check():
+            self.publisher.wake()
 
     def _make(self, due: Task) -> None:
         job, link = self.settings.job(due.job), self.settings.link(due.link)

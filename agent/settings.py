@@ -169,6 +169,17 @@ class SpoolSettings(_Section, frozen=True, kw_only=True):
     max_mb: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
 
 
+class ClockSettings(_Section, frozen=True, kw_only=True):
+    """What the wall clock must be worth, so that results are sent and throughput results are samples.
+
+    `known`: not known to be wrong. `synchronised`: known to be right. `nothing`: any. Results of a clock that is worth
+    less wait in the spool until it is, `hold_h` hours at most.
+    """
+
+    require: Literal["known", "synchronised", "nothing"] = "known"
+    hold_h: Annotated[int, msgspec.Meta(ge=1, le=744)] = 24
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """The whole of agent.yaml."""
 
@@ -179,6 +190,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(min_length=1)]
     data_dir: Path = Path("/var/lib/probefleet-agent")
     spool: SpoolSettings = SpoolSettings()
+    clock: ClockSettings = ClockSettings()
     servers: tuple[IperfServer, ...] = ()
     responders: tuple[Name, ...] = ()
     """Which responders to ask for leases, the first one first; without it all that answer, the nearest first."""

@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import ledger, lives, room, salvage
+from agent import ledger, lives, room, salvage, time_repair
 from agent.ledger import Balance, Booking, Visit
 from base.durable import StorageError, explain
 from wire.codec import Undecodable, check, check_at, decode, decode_result, encode
 from wire.messages import Damaged, Dropped, Failed, Result, ResultId, Throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import date, datetime
     from pathlib import Path
 
     from agent.meter import Meter
     from agent.plan import Spent
     from agent.planner import Visit as PastVisit
+    from agent.time_repair import Held
+    from agent.timesync import Boot
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,9 @@ class Spool:
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        db = salvage.open_spool(self._path, _SCHEMA + lives.SCHEMA + ledger.SCHEMA, version=_VERSION, rank=_rank)
+        db = salvage.open_spool(
+            self._path, _SCHEMA + lives.SCHEMA + ledger.SCHEMA + time_repair.SCHEMA, version=_VERSION, rank=_rank
+        )
         try:
             db.execute("BEGIN IMMEDIATE")
             _upgrade(db)
@@ -119,17 +123,19 @@ class Spool:
         ends: Run | None = None,
         booking: Booking | None = None,
         run_bytes: int | None = None,
+        began: Boot | None = None,
     ) -> ResultId:
         """Give the result its identity and store it durably; in the same commit end its run and book what it spent.
 
-        `run_bytes`: what the run moved, if that tells what such runs cost. If the spool is over its bound, its oldest
+        `run_bytes`: what the run moved, if that tells what such runs cost. `began`: when the run did, if the wall clock
+        cannot be believed: the result is held back until `release`. If the spool is over its bound, its oldest
         results of the lowest rank make room, and a `Dropped` result says which.
         """
         with self._transaction() as db:
-            identity, payload = self._insert(db, result)
-            grown = self._bytes + len(payload) + self._report_damage(db, result)
+            identity, payload = self._insert(db, result, began)
+            grown = self._bytes + len(payload) + self._report_damage(db, result, began)
             if grown > self._max_bytes:
-                grown += self._make_room(db, result, grown)
+                grown += self._make_room(db, result, grown, began)
             if ends is not None:
                 db.execute("UPDATE runs SET under_way=0 WHERE job=? AND link=?", (ends.job, ends.link))
                 if ends.visit is not None:
@@ -145,8 +151,8 @@ class Spool:
         return identity
 
     def oldest(self, count: int) -> list[Waiting]:
-        """Show the results that wait, oldest first."""
-        query = "SELECT seq, payload, crc FROM results ORDER BY seq LIMIT ?"
+        """Show the results that wait and may be sent, oldest first."""
+        query = "SELECT seq, payload, crc FROM results WHERE seq NOT IN (SELECT seq FROM untimed) ORDER BY seq LIMIT ?"
         with self._reading() as db:
             rows = db.execute(query, (count,)).fetchall()
         spoilt = [seq for seq, payload, known in rows if check(payload) != known]
@@ -203,7 +209,7 @@ class Spool:
                 return
             if spool_id == self.spool_id:
                 self._begin_life(db)
-            identity, again = self._insert(db, result)
+            identity, again = self._insert(db, result, None)
             db.execute("DELETE FROM results WHERE seq=?", (number,))
             db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
             self._bytes += len(again) - len(payload)
@@ -217,11 +223,46 @@ class Spool:
             refused = db.execute("SELECT COUNT(*) FROM refused").fetchone()[0]
         return Counts(meta["made"], meta["last_seq"] - meta["refiled"], waiting, refused)
 
+    # --- results whose time is in doubt: agent.time_repair ----------------------------------------------------------
+
+    def held(self) -> list[Held]:
+        """List what is held back, oldest first; some of it, if it is much."""
+        with self._reading() as db:
+            return time_repair.held(db)
+
+    def count_held(self) -> int:
+        """Count what is held back."""
+        with self._reading() as db:
+            count: int = db.execute("SELECT COUNT(*) FROM untimed JOIN results USING (seq)").fetchone()[0]
+        return count
+
+    def release(self, payloads: Mapping[int, bytes | None]) -> None:
+        """Let results go to the collector, as they are given here; None: as they are stored."""
+        with self._transaction() as db:
+            time_repair.release(db, payloads)
+            self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+
+    def last_began(self) -> str | None:
+        """Tell when the last run began (ISO), of those that a trusted clock stamped."""
+        query = "SELECT MAX(started_at) FROM runs WHERE (job, link) NOT IN (SELECT job, link FROM untimed_runs)"
+        with self._reading() as db:
+            last: str | None = db.execute(query).fetchone()[0]
+        return last
+
+    def run_began(self, run: Run) -> Boot | None:
+        """Tell when a run began that a doubtful clock stamped."""
+        with self._reading() as db:
+            return time_repair.run_began(db, run.job, run.link)
+
     # --- runs and spending ------------------------------------------------------------------------------------------
 
-    def begin(self, run: Run, started_at: datetime) -> None:
-        """Note durably that a run begins: its slot will not be run again, and losing power mid-run will show."""
+    def begin(self, run: Run, started_at: datetime, began: Boot | None = None) -> None:
+        """Note durably that a run begins: its slot will not be run again, and losing power mid-run will show.
+
+        `began`: when it does, if the wall clock cannot be believed.
+        """
         with self._transaction() as db:
+            time_repair.note_run(db, run.job, run.link, began)
             db.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 1)",
                 (run.job, run.link, run.slot, started_at.isoformat()),
@@ -293,7 +334,7 @@ class Spool:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _insert(self, db: sqlite3.Connection, result: Result) -> tuple[ResultId, bytes]:
+    def _insert(self, db: sqlite3.Connection, result: Result, began: Boot | None) -> tuple[ResultId, bytes]:
         number: int = db.execute("UPDATE meta SET value = value + 1 WHERE key='last_seq' RETURNING value").fetchone()[0]
         seq = number - self._before
         payload = encode(msgspec.structs.replace(result, spool_id=self.spool_id, seq=seq))
@@ -302,9 +343,10 @@ class Spool:
             "INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
             (number, _rank(result), kind, payload, check(payload)),
         )
+        time_repair.hold(db, number, began)
         return ResultId(result.probe_id, self.spool_id, seq), payload
 
-    def _make_room(self, db: sqlite3.Connection, newest: Result, held: int) -> int:
+    def _make_room(self, db: sqlite3.Connection, newest: Result, held: int, began: Boot | None) -> int:
         """Free a twentieth of the bound, lowest rank and oldest first, not the newest; return the change in bytes."""
         goal = held - self._max_bytes + self._max_bytes // 20 + _REPORT_BYTES
         freed, given_up = room.make(db, goal)
@@ -312,19 +354,19 @@ class Spool:
         for spool_id, gone in given_up.items():
             counts, whose = dict(gone.counts), "" if spool_id == self.spool_id else spool_id
             outcome = Dropped(counts=counts, first_seq=gone.first, last_seq=gone.last, spool_id=whose)
-            grown += self._report(db, newest, outcome)
+            grown += self._report(db, newest, outcome, began)
             log.warning("spool is full (%d bytes): gave up %s", self._max_bytes, counts)
         return grown
 
-    def _report_damage(self, db: sqlite3.Connection, beside: Result) -> int:
+    def _report_damage(self, db: sqlite3.Connection, beside: Result, began: Boot | None) -> int:
         """Spool the report of a damaged file, if one waits for a result to be made; return its bytes."""
         row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
         if row is None:
             return 0
         db.execute("DELETE FROM meta WHERE key=?", (salvage.DAMAGE,))
-        return self._report(db, beside, decode(row[0], Damaged))
+        return self._report(db, beside, decode(row[0], Damaged), began)
 
-    def _report(self, db: sqlite3.Connection, beside: Result, outcome: Dropped | Damaged) -> int:
+    def _report(self, db: sqlite3.Connection, beside: Result, outcome: Dropped | Damaged, began: Boot | None) -> int:
         """Spool a word of the spool itself, with the site, the clock and the time of the result beside it."""
         _, payload = self._insert(
             db,
@@ -336,6 +378,7 @@ class Spool:
                 agent_version=beside.agent_version,
                 outcome=outcome,
             ),
+            began,
         )
         return len(payload)
 

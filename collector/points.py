@@ -62,6 +62,7 @@ def line(result: Result) -> str:
     fields: Fields = {"seq": result.seq, "spool_id": result.spool_id, "elapsed_s": result.elapsed_s}
     fields["agent_version"] = result.agent_version
     fields["clock_synchronised"] = result.clock.synchronised
+    fields["clock_correction_s"] = result.clock.correction_s
     radio: RadioReading | None = None
     if isinstance(outcome, Throughput):
         kind, radio = "throughput", outcome.radio_after or outcome.radio_before
@@ -107,6 +108,7 @@ def status_line(status: Status, received_us: int) -> str:
     fields: Fields = {
         "online": status.online,
         "backlog": status.backlog,
+        "held": status.held,
         "spooled": status.spooled,
         "agent_version": status.agent_version,
     }
@@ -157,6 +159,12 @@ def _throughput(outcome: Throughput) -> Fields:
         "rtt_idle_p95_ms": outcome.idle.p95_ms if outcome.idle else None,
         **_under_load("download", down),
         **(_under_load("upload", up) if up else {}),
+        "technologies_during": ",".join(outcome.technologies_during) or None,
+        "cpu_percent": outcome.machine.cpu_percent if outcome.machine else None,
+        "cpu_share": max(
+            (transfer.cpu_share for transfer in transfers if transfer.cpu_share is not None), default=None
+        ),
+        "throttled": outcome.machine.throttled if outcome.machine else None,
         "valid": outcome.valid,
         "invalid": ",".join(outcome.invalid) or None,
     }
@@ -187,7 +195,9 @@ def _total(counts: list[int | None]) -> int | None:
 
 def _server(result: Result) -> Fields:
     server = result.used.server if result.used else None
-    return {"server": server.host, "responder": server.responder} if server else {}
+    if server is None:
+        return {}
+    return {"server": server.host, "responder": server.responder, "server_load_percent": server.load_percent}
 
 
 def _latency(outcome: Latency) -> Fields:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from responder import servers, watch
 from responder.echo import Echo
 from responder.leases import Book, Full, Lease, Lent, Refused
+from responder.load import NetworkLoad
 from responder.servers import Gate, Login, PortTaken, ServerError
 from responder.tenancy import Tenancy
 from responder.watch import State, WatchError
@@ -67,6 +68,7 @@ class Lender:
         self._news: list[News] = []
         self._looked_s = clock()
         self._blind = ""
+        self._load = NetworkLoad(settings.link_mbps)
         self._gate = Gate() if settings.authenticate else None
         self._echo = Echo(settings.irtt.port, settings.bind_address) if settings.irtt is not None else None
 
@@ -129,6 +131,7 @@ class Lender:
             self._judge(tenant, lambda tenant=tenant: tenant.tick(now_s))  # type: ignore[misc]  # bound at once
         if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
+            self._load.tick(now_s)
             self._look(now_s)
         for lease in self._book.due(now_s):
             self._start_booked(lease)
@@ -287,6 +290,7 @@ class Lender:
             expires_in_s=round(lease.expires_s - now_s, 3) if lease is not None else 0.0,
             irtt_port=self._echo.port if self._echo is not None else None,
             starts_in_s=round(max(lease.starts_s - now_s, 0.0), 3) if lease is not None and not lease.running else 0.0,
+            load_percent=self._load.percent,
             user=_user(lease) if guarded and lease is not None else "",
             public_key=self._gate.public_key if guarded and self._gate is not None else "",
         )

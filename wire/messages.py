@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from wire.radio import RadioReading
+from wire.radio import RadioReading, Technology
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62})$")]
 """A probe, site, link or job: lower-case letters, digits, dot, dash, underscore; safe in a topic and in a file name."""
@@ -43,6 +43,8 @@ class Server(_Message, frozen=True, kw_only=True):
     ports: tuple[int, ...] = ()
     responder: str | None = None
     lease: str | None = None
+    load_percent: float | None = None
+    """How much of its network the responder said was in use when it lent the server."""
 
 
 class Route(_Message, frozen=True, kw_only=True):
@@ -57,10 +59,17 @@ class Route(_Message, frozen=True, kw_only=True):
 
 
 class Clock(_Message, frozen=True, kw_only=True):
-    """How far the wall clock can be trusted. `synchronised` is None where the kernel could not be asked."""
+    """How far the wall clock can be trusted. `synchronised` is None where nothing could be asked.
+
+    `source`: who says so (chrony, timesyncd, kernel); `age_s`: how long ago it was last synchronised, where that is
+    told. `correction_s`: what was added to `started_at` after the clock was set; None where nothing had to be.
+    """
 
     synchronised: bool | None = None
     estimated_error_ms: float | None = None
+    source: str | None = None
+    age_s: float | None = None
+    correction_s: float | None = None
 
 
 # --- outcomes -------------------------------------------------------------------------------------------------------
@@ -105,6 +114,16 @@ class Invalid(StrEnum):
     CUT_SHORT = "cut_short"
     BYTE_CAP = "byte_cap"
     TOO_SHORT = "too_short"
+    FELL_BACK = "fell_back"
+    OTHER_TRAFFIC = "other_traffic"
+    QUOTA_REACHED = "quota_reached"
+    PLAN_THROTTLED = "plan_throttled"
+    CPU_STARVED = "cpu_starved"
+    DEVICE_THROTTLED = "device_throttled"
+    CLOCK_NOT_GOOD = "clock_not_good"
+    CLOCK_STEPPED = "clock_stepped"
+    SERVER_LOADED = "server_loaded"
+    LEASE_EXPIRED = "lease_expired"
 
 
 class Failed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
@@ -157,6 +176,23 @@ class Transfer(_Message, frozen=True, kw_only=True):
     tcp_rtt_mean_ms: float | None = None
     tcp_rtt_max_ms: float | None = None
     loaded: RoundTrips | None = None
+    interface_back_bytes: int | None = None
+    """What the link carried against the transfer's direction meanwhile."""
+    cpu_share: float | None = None
+    """Part of the transfer's time in which its process ran or waited for the processor, instead of for the network."""
+
+
+class Machine(_Message, frozen=True, kw_only=True):
+    """How the probe's computer did during a test; None where it does not tell.
+
+    `irq_percent` is the share of interrupts on the core that had most of them; `throttled`: its firmware lowered the
+    clock or saw too little voltage.
+    """
+
+    cpu_percent: float | None = None
+    irq_percent: float | None = None
+    steal_percent: float | None = None
+    throttled: bool | None = None
 
 
 class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):
@@ -172,6 +208,9 @@ class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="thr
     radio_after: RadioReading | None = None
     invalid: tuple[Invalid, ...] = ()
     idle: RoundTrips | None = None
+    technologies_during: tuple[Technology, ...] = ()
+    """What the modem said while the test ran, one after the other, each change once."""
+    machine: Machine | None = None
 
     @property
     def valid(self) -> bool:
@@ -445,6 +484,8 @@ class Status(_Message, frozen=True, kw_only=True):
     spool_id: str = ""
     spooled: int = 0
     backlog: int = 0
+    held: int = 0
+    """How many of the backlog wait for the clock to be set."""
     spool_error: str | None = None
     clock: Clock = Clock()
     links: tuple[LinkStatus, ...] = ()
@@ -493,6 +534,8 @@ class Granted(_Message, frozen=True, kw_only=True, tag_field="answer", tag="gran
     starts_in_s: float = 0.0
     user: str = ""
     public_key: str = ""
+    load_percent: float | None = None
+    """How much of the responder's network is in use as it answers."""
 
 
 class Busy(_Message, frozen=True, kw_only=True, tag_field="answer", tag="busy"):

@@ -266,6 +266,14 @@ class _Watchdog(threading.Thread):
         return None
 
 
+def busy_s() -> float | None:
+    """How long this thread has run or waited for a processor, sched-stats.rst of the kernel; None where not counted."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/thread-self/schedstat", encoding="ascii") as file:  # noqa: PTH123  # light
+        ran_ns, waited_ns, _slices = map(int, file.read().split())
+        return (ran_ns + waited_ns) / 1e9
+    return None
+
+
 def leave(answer: int, report: dict[str, Any]) -> NoReturn:
     """Write the answer and be gone, without destructors."""
     rest = json.dumps(report).encode()
@@ -293,8 +301,12 @@ def main() -> NoReturn:
         leave(answer, {"error": f"job: {error!r}", "unusable": True})
     watchdog = _Watchdog(transfer, job, begun_s, answer)
     watchdog.start()
+    busy_before_s = busy_s()
     report = transfer.run()
+    busy_after_s = busy_s()
     watchdog.ended.set()
+    if busy_before_s is not None and busy_after_s is not None:
+        report["busy_s"] = busy_after_s - busy_before_s
     report["byte_cap_reached"] = watchdog.byte_cap_reached
     report["quota_reached"] = watchdog.quota_reached
     report["deadline_reached"] = watchdog.deadline_reached

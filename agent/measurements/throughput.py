@@ -231,6 +231,7 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
     transfer = msgspec.structs.replace(
         transfer,
         interface_bytes=own.received_bytes if reverse else own.sent_bytes,
+        interface_back_bytes=own.sent_bytes if reverse else own.received_bytes,
         other_interfaces_bytes=others_bytes,
         family="ipv6" if ":" in trip.address else "ipv4",
         loaded=next(iter(loaded), None),

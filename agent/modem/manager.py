@@ -136,6 +136,12 @@ def read_radio(modem: MmModem, ask: Ask | None = None) -> RadioReading:
     return radio_of(modem, signal, place)
 
 
+def read_technology(modem: MmModem, ask: Ask | None = None) -> RadioReading:
+    """Ask ModemManager for technology and registration alone; raise ModemError and its kinds."""
+    now = parse_modem((ask or mmcli)(["-m", modem.path]))
+    return RadioReading(registration=now.registration, technology=_technology(now.technologies))
+
+
 def read_iccid_sha256(modem: MmModem, ask: Ask | None = None) -> str | None:
     """Ask for the SIM's number and return its hash only."""
     if modem.sim is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -251,3 +254,47 @@ def test_a_lease_is_asked_for_and_its_answer_heard(publisher: Publisher, broker:
 def test_nobody_answers_a_lease_request(publisher: Publisher) -> None:
     assert publisher.wait_until_connected(PATIENCE_S)
     assert ask(publisher, timeout_s=0.2) is None
+
+
+def test_nothing_is_sent_while_a_test_has_the_link_and_nothing_is_lost(
+    publisher: Publisher, spool: Spool, broker: Mosquitto, collector: Peer
+) -> None:
+    watcher, responder = Peer(broker, "collector", topics.STATUS), Peer(broker, "responder", topics.LEASE_REQUEST)
+    assert decode(watcher.heard.get(timeout=PATIENCE_S).payload, Status).online
+    fill(spool, 2)
+    publisher.wake()
+    assert [r.seq for r in collector.results(2)] == [1, 2]
+    with publisher.quiet():
+        fill(spool, 3)
+        publisher._next_status_s = 0.0  # a status is due as well
+        publisher.wake()
+        collector.ack(Ack(spool_id=spool.spool_id, stored=((1, 2),)))  # wakes it, too
+        with publisher.ask(Wish("viettel", transfers=2, length_s=10.0)) as next_answer:
+            assert next_answer(0.1) is None
+        assert responder.heard.get(timeout=PATIENCE_S), "a lease may be asked for all the same"
+        with pytest.raises(queue.Empty):
+            collector.heard.get(timeout=1.5)
+        assert watcher.heard.empty()
+        assert spool.counts().waiting == 3, "acknowledgements are heard meanwhile"
+    assert [r.seq for r in collector.results(3)] == [3, 4, 5]
+    assert decode(watcher.heard.get(timeout=PATIENCE_S).payload, Status).backlog == 3
+    for peer in (watcher, responder):
+        peer.close()
+
+
+def test_a_test_does_not_wait_for_ever_for_a_broker_that_takes_nothing(
+    publisher: Publisher, spool: Spool, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "QUIET_WITHIN_S", 0.3)
+    assert publisher.wait_until_connected(PATIENCE_S)
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        fill(spool, 5)
+        publisher.wake()
+        begun_s = time.monotonic()
+        with publisher.quiet():
+            waited_s = time.monotonic() - begun_s
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    assert waited_s < PATIENCE_S

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import jobs, path
+from agent import path
 from agent.bench import Look
 from agent.lease import Habits, Wish
 from agent.ledger import Booking
@@ -29,7 +29,6 @@ from wire.messages import (
     Clock,
     Denied,
     Failed,
-    Invalid,
     LeaseReply,
     Radio,
     Reason,
@@ -297,21 +296,3 @@ def test_a_result_waits_in_memory_while_the_disk_is_full_and_is_kept_when_it_is_
     runner.run(settings.job("radio"), settings.links[0], slot=2, due=None)
     assert not runner.storage_error
     assert spool.counts()[:2] == (2, 2)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "wanted"),
-    [
-        (LTE, LTE, ()),
-        (LTE, None, (Invalid.RADIO_UNKNOWN,)),
-        (None, None, (Invalid.RADIO_UNKNOWN,)),
-        (LTE, RadioReading(technology=Technology.UMTS), (Invalid.NOT_CELLULAR_4G,)),
-        (RadioReading(technology=Technology.GSM), None, (Invalid.RADIO_UNKNOWN, Invalid.NOT_CELLULAR_4G)),
-        (LTE, RadioReading(technology=Technology.LTE, registration=Registration.ROAMING), (Invalid.ROAMING,)),
-        (RadioReading(technology=Technology.NR5G_SA), RadioReading(technology=Technology.NR5G_NSA), ()),
-    ],
-)
-def test_only_4g_or_later_before_and_after_makes_a_sample(
-    before: RadioReading | None, after: RadioReading | None, wanted: tuple[Invalid, ...]
-) -> None:
-    assert jobs.doubts(before, after) == wanted

@@ -156,7 +156,7 @@ def test_a_running_transfer_ends_gracefully_before_the_plan_is_passed(site: Site
     spent = site.carried_bytes() + site.carried_bytes(way="tx") - before
     assert 8_000_000 < spent <= 12_000_000, "what the queue still held is foreseen"
     assert answer["download"]["cut_short"] == Reason.QUOTA_REACHED
-    assert Invalid.CUT_SHORT in answer["invalid"]
+    assert Invalid.QUOTA_REACHED in answer["invalid"]
     assert answer["download"]["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.15)
 
 
