@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import lives
 from base import carve
-from base.durable import StorageError, open_database, sync_folder
+from base.durable import StorageError, explain, open_database, sync_folder
 from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
 from wire.messages import Damaged, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +47,36 @@ def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result]
     rebuilt = path.with_name(path.name + ".rebuilt")
     if rebuilt.exists():  # the power went during the swap
         _swap(path, rebuilt)
-    verdict = "ok"
-    try:
-        db = open_database(path, schema, user_version=version)
-        try:
-            verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-            db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()
-        except BaseException:
-            db.close()
-            raise
-        if verdict == "ok":
-            return db
-        db.close()
-    except (StorageError, sqlite3.DatabaseError) as error:
-        if not is_damage(error):
-            raise
-        verdict = str(error)
+    db, verdict = _open_sound(path, schema, version)
+    if db is not None:
+        return db
     verdict = " ".join(verdict.split())
     log.error("%s is damaged (%s)", path, verdict)
     _rebuild(path, rebuilt, verdict, schema, version=version, rank=rank)
     _swap(path, rebuilt)
     return open_database(path, schema, user_version=version)
+
+
+def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connection | None, str]:
+    """Open the file if it is sound, else say what is wrong with it and leave it alone; raise StorageError."""
+    if carve.log_is_damaged(_bytes(path, "-wal")):
+        return None, f"{path}-wal: wrong checksums in the middle"
+    db: sqlite3.Connection | None = None
+    try:
+        db = open_database(path, schema, user_version=version)
+        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()
+        if verdict == "ok":
+            return db, verdict
+    except (StorageError, sqlite3.Error) as error:
+        if not is_damage(error):
+            if db is not None:
+                db.close()
+            raise error if isinstance(error, StorageError) else explain(path, error) from error
+        verdict = str(error)
+    if db is not None:
+        db.close()
+    return None, verdict
 
 
 def is_damage(error: Exception) -> bool:
@@ -81,13 +90,12 @@ def _rebuild(
     under_way = path.with_name(path.name + ".rebuilding")
     for suffix in _TRANSIENT:
         under_way.with_name(under_way.name + suffix).unlink(missing_ok=True)
-    found, torn = _results(path, rank)
     with closing(open_database(under_way, schema, user_version=version)) as db:
         db.execute("BEGIN IMMEDIATE")
         _copy_tables(path, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         last_seq, old_id = int(meta.get("last_seq", 0)), str(meta.get("spool_id", ""))
-        lost = torn + _not_found(found, old_id, last_seq - lives.before(db, old_id))
+        found, lost = _results(path, rank, old_id, last_seq - lives.before(db, old_id))
         numbers = _place(db, found, last_seq)
         counts = Counter(result.kind for result in found)
         aside = _free_name(path)
@@ -101,7 +109,7 @@ def _rebuild(
     under_way.replace(rebuilt)
     sync_folder(path.parent)
     log.error(
-        "%s: %d results saved, at least %d cannot be read; the damaged file is kept as %s",
+        "%s: %d results saved, at most %d lost; the damaged file is kept as %s",
         path,
         len(found),
         lost,
@@ -125,36 +133,50 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     return last_seq
 
 
-def _not_found(found: list[Found], spool_id: str, last_seq: int) -> int:
-    """Count the numbers after the first one saved that were given out and are not there; acknowledged ones are older.
+def _results(path: Path, rank: Callable[[Result], int], spool_id: str, last_seq: int) -> tuple[list[Found], int]:
+    """Find every result that waits, by SQL and page by page; and how many numbers at most were given out and are lost.
 
-    An estimate: the collector's list of holes has the last word.
+    `spool_id` and `last_seq` are what SQL says: a number that was given out later was lost sight of.
     """
-    numbers = {result.seq for result in found if result.spool_id == spool_id}
-    if not numbers:
-        return 0
-    return max(last_seq, *numbers) - min(numbers) + 1 - len(numbers)
-
-
-def _results(path: Path, rank: Callable[[Result], int]) -> tuple[list[Found], int]:
-    """Read every result: by SQL if that works to the end, else page by page. Also count those that are torn."""
-    rows: list[tuple[carve.Value, ...]] = []
+    by_sql: list[tuple[carve.Value, ...]] = []
+    whole = True
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            rows = db.execute("SELECT payload, crc FROM results").fetchall()
+            for row in db.execute("SELECT payload, crc FROM results"):
+                by_sql.append(row)  # noqa: PERF402  # as far as it comes
     except sqlite3.Error as error:
-        log.warning("%s: reading page by page (%s)", path, error)
-        wal = path.with_name(path.name + "-wal")
-        rows = [row.columns for row in carve.rows(path.read_bytes(), wal.read_bytes() if wal.exists() else b"")]
+        log.warning("%s: %s", path, error)
+        whole = False
+    by_page = (row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal")))
+    waiting, spoilt = _known(by_sql, rank)
+    carved, torn = _known(by_page, rank)
+    # Where SQL sees the whole table, an older number that it does not see was acknowledged: its page was not wiped.
+    found = {
+        key: one
+        for key, one in carved.items()
+        if not whole or (one.spool_id == spool_id and one.seq > last_seq) or not spool_id
+    } | waiting
+    numbers = {one.seq for one in found.values() if one.spool_id == spool_id}
+    if not numbers:
+        return list(found.values()), spoilt if whole else torn
+    since = last_seq + 1 if whole else min(numbers)
+    gaps = max(last_seq, *numbers) + 1 - since - sum(number >= since for number in numbers)
+    return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), gaps + (spoilt if whole else 0)
+
+
+def _known(
+    rows: Iterable[tuple[carve.Value, ...]], rank: Callable[[Result], int]
+) -> tuple[dict[tuple[str, int], Found], int]:
+    """Take the results out of rows of any table, each once, and count those that are not what they were."""
     found: dict[tuple[str, int], Found] = {}
-    torn = 0
+    spoilt = 0
     for columns in rows:
         for one in _in_row(columns, rank):
             if one is None:
-                torn += 1
+                spoilt += 1
             else:
                 found.setdefault((one.spool_id, one.seq), one)
-    return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), torn
+    return found, spoilt
 
 
 def _in_row(columns: tuple[carve.Value, ...], rank: Callable[[Result], int]) -> Iterator[Found | None]:
@@ -197,6 +219,11 @@ def _swap(path: Path, rebuilt: Path) -> None:
             part.replace(aside.with_name(aside.name + suffix))
     rebuilt.replace(path)
     sync_folder(path.parent)
+
+
+def _bytes(path: Path, suffix: str = "") -> bytes:
+    file = path.with_name(path.name + suffix)
+    return file.read_bytes() if file.exists() else b""
 
 
 def _free_name(path: Path) -> Path:

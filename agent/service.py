@@ -11,6 +11,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from agent.nameplate import machine
 from agent.publisher import Publisher
 from agent.runner import AGENT_VERSION, Interrupted, Runner
 from agent.spool import Spool
@@ -132,6 +133,7 @@ class Service:
             spool_error="the disk takes no results" if self.runner.storage_error else None,
             clock=self._clock.quality(),
             links=tuple(links),
+            machine=machine(),
         )
 
     def run(self) -> None:

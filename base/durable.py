@@ -68,6 +68,8 @@ def explain(path: Path, error: Exception) -> StorageError:
         remedy = "free some space; nothing is lost meanwhile"
     elif "readonly" in text or "read-only" in text.lower() or "ermission" in text:
         remedy = "make it writable for this service's user"
+    elif "I/O error" in text:
+        remedy = "the disk fails or has turned read-only (dmesg says which): if it stays so, replace the card"
     elif "malformed" in text or "not a database" in text:
         remedy = "the file is damaged: move it aside and keep it for repair"
     elif "locked" in text:

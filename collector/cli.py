@@ -21,7 +21,7 @@ from base import logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
-from collector import fleet, points, settings, stats
+from collector import clashes, fleet, points, settings, stats
 from collector.influx import SinkError, open_sink
 from collector.journal import Journal, JournalLock
 from collector.limits import Limits, Rate
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WATCH_S: Final = 1.0
+_SAY_AGAIN_AFTER_US: Final = 600_000_000
 _FAR_PAST_US: Final = -(2**62)
 _FAR_FUTURE_US: Final = 2**62
 
@@ -49,6 +50,7 @@ examples:
   probe-collector check-config                         is /etc/probefleet/collector.yaml usable?
   probe-collector run                                  collect until SIGTERM or Ctrl-C
   probe-collector stats --json                         what the journal holds, for machines
+  probe-collector clashes                              do two probes share an id?
   probe-collector replay --since 2026-07-01            write July and later into the database again
   probe-collector replay --probe lc-tan-phong-1        write one probe's results again
   probe-collector acl --sites /etc/probefleet/sites.yaml   who may do what at the broker
@@ -90,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
             subscriptions=_subscriptions(config),
             limits=Limits(Rate(config.limits.results_per_minute / 60, config.limits.kilobytes_per_minute * 1000 / 60)),
             on_stored=writer.wake if writer else lambda: None,
-            on_status=_status_points(writer) if writer else lambda *_: None,
+            on_status=_on_status(_journal(config, fsync=False), writer),
             on_responder=_responder_points(writer) if writer else lambda *_: None,
         )
         log.info("journal %s, sink %s", config.journal.path, config.sink.kind)
@@ -136,11 +138,27 @@ def _journal(config: Settings, *, fsync: bool = True) -> Journal:
     return Journal(config.journal.path, quarantine_max_bytes=quarantine_max_bytes, fsync=fsync)
 
 
-def _status_points(writer: Writer) -> Callable[[ProbeStatus, int], None]:
-    def write(status: ProbeStatus, received_us: int) -> None:
-        writer.add_status(points.status_line(codec.decode(status.payload, Status), received_us))
+def _on_status(journal: Journal, writer: Writer | None) -> Callable[[ProbeStatus, int], None]:
+    """Make a point of every status, and see who shares a probe id. Takes over `journal`, a connection of its own."""
+    watch = clashes.Watch()
+    said_us: dict[str, int] = {}
 
-    return write
+    def hear(heard: ProbeStatus, received_us: int) -> None:
+        status = codec.decode(heard.payload, Status)
+        if writer is not None:
+            writer.add_status(points.status_line(status, received_us))
+        shared = watch.hear(status)
+        if shared is None:
+            return
+        clashes.note(journal, shared, received_us)
+        agents = f"{shared.one}; {shared.other}"
+        if writer is not None:
+            writer.add_status(points.shared_id_line(shared.probe_id, agents, received_us))
+        if received_us - said_us.get(shared.probe_id, 0) > _SAY_AGAIN_AFTER_US:
+            said_us[shared.probe_id] = received_us
+            log.warning("two agents say that they are %s: %s; give one of them its own id", shared.probe_id, agents)
+
+    return hear
 
 
 def _responder_points(writer: Writer) -> Callable[[ResponderStatus, int], None]:
@@ -196,6 +214,14 @@ def _acl(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _clashes(arguments: argparse.Namespace) -> int:
+    path = arguments.journal or settings.load(arguments.config).journal.path
+    with Journal(path, read_only=True) as journal:
+        found = clashes.collect(journal)
+    print(msgspec.json.encode(found).decode() if arguments.json else clashes.text(found))
+    return 0
+
+
 def _version(_: argparse.Namespace) -> int:
     print(f"probe-collector {importlib.metadata.version('probefleet')}")
     return 0
@@ -237,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="for machines")
     access = add("acl", _acl, "write the broker's access list from the site list")
     access.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
+    who = add("clashes", _clashes, "name probes that share an id, or came back with an old card")
+    who.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
+    who.add_argument("--json", action="store_true", help="for machines")
     add("version", _version, "print the version")
     return parser
 

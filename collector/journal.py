@@ -20,6 +20,7 @@ import msgspec
 
 from base import durable
 from base.durable import StorageError
+from collector import clashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +143,9 @@ class Journal:
         if self._open is None:
             if self._read_only and not self.path.exists():
                 raise StorageError(f"{self.path}: no journal there yet; has the collector run?")
-            self._open = durable.open_database(self.path, _SCHEMA, user_version=FORMAT, read_only=self._read_only)
+            self._open = durable.open_database(
+                self.path, _SCHEMA + clashes.SCHEMA, user_version=FORMAT, read_only=self._read_only
+            )
             if not self._fsync:
                 self._open.execute("PRAGMA synchronous=NORMAL")
         return self._open

@@ -115,6 +115,11 @@ def status_line(status: Status, received_us: int) -> str:
     return _write("probe", {"probe": status.probe_id, "site": status.site}, fields, at_us * 1000)
 
 
+def shared_id_line(probe_id: str, agents: str, received_us: int) -> str:
+    """Write that two agents share a probe id as a point of `shared_id`, and who they are."""
+    return _write("shared_id", {"probe": probe_id}, {"agents": agents}, received_us * 1000)
+
+
 def responder_line(status: ResponderStatus, received_us: int) -> str:
     """Write a responder's status as a point of `responder`, with what it has counted since its start as fields."""
     at_us = microseconds(status.at) if status.at is not None and status.online else received_us

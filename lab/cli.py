@@ -20,6 +20,7 @@ examples:
   sudo probe-lab bench cell              does an emulated link carry what it promises?
   sudo probe-lab bench throughput        are the agent's figures right, and iperf3's own?
   probe-lab bench method                 which way to test makes a month's mean certain for the fewest bytes?
+  probe-lab torture --rounds 50          kill, cut power, damage, repeat: is every result there once?
   probe-lab simulate plan                what 300 links measure and spend in a month of their data plans
   probe-lab modem --help                 one simulated modem on a pseudo-terminal
 """
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab.modem import command as modem  # noqa: PLC0415  # the same
     from lab.modem import soak  # noqa: PLC0415  # the same
     from lab.throughput import bench as throughput  # noqa: PLC0415  # the same
+    from lab.torture import command as torture  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo.add_parser(commands)
     modem.add_parser(commands)
+    torture.add_parser(commands)
     benches = commands.add_parser("bench", help="how well parts of the lab do")
     parts = benches.add_subparsers(required=True, metavar="PART")
     bench.add_parser(parts)

@@ -270,8 +270,8 @@ class Dropped(_Message, frozen=True, kw_only=True, tag_field="kind", tag="droppe
 class Damaged(_Message, frozen=True, kw_only=True, tag_field="kind", tag="damaged"):
     """The spool's file was damaged, and a new spool began: what was saved of the old one, what is known of the rest.
 
-    `saved` results travel on under their old numbers; `unreadable` is how many at least were there and could not be
-    read, `counts` the saved ones by kind. `kept_as` names the damaged file, which stays on the probe.
+    `saved` results travel on under their old numbers, `counts` says of which kind they are; `unreadable` is how many
+    are lost at most. `kept_as` names the damaged file, which stays on the probe.
     """
 
     saved: int

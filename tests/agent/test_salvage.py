@@ -267,3 +267,41 @@ def test_a_file_of_the_first_format_is_read_on(tmp_path: Path) -> None:
     assert numbers(again) == [0]
     assert again.append(result(1)).seq == 2
     again.close()
+
+
+def test_a_log_that_breaks_off_in_the_middle_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    old_id = abandoned(path, 40)
+    wal = path.with_name("spool.db-wal")
+    content = bytearray(wal.read_bytes())
+    frames = (len(content) - 32) // 4120
+    content[32 + frames // 2 * 4120 + 24 + 2000] ^= 4
+    wal.write_bytes(content)
+    with sqlite3.connect(tmp_path / "copy.db") as db:
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", tmp_path / f"copy.db{suffix}")
+        assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        (by_sql,) = db.execute("SELECT COUNT(*) FROM results").fetchone()
+    db.close()
+    assert by_sql < 30, "SQLite says nothing and leaves the rest out"
+    spool = Spool(path, max_bytes=LARGE)
+    assert len(numbers(spool)) >= 39
+    assert spool.spool_id != old_id
+    spool.close()
+
+
+def test_a_power_cut_in_the_last_commit_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    old_id = abandoned(path, 40)
+    wal = path.with_name("spool.db-wal")
+    content = wal.read_bytes()
+    assert not carve.log_is_damaged(content)
+    for cut in (1, 100, 4000, 4120):
+        assert not carve.log_is_damaged(content[:-cut])
+    torn = bytearray(content)
+    torn[-10] ^= 255
+    wal.write_bytes(torn)
+    spool = Spool(path, max_bytes=LARGE)
+    assert spool.spool_id == old_id
+    assert numbers(spool) == list(range(39))
+    spool.close()

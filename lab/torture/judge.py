@@ -1,0 +1,116 @@
+"""What is where: the probes' own truth against the journal and InfluxDB, by token and by number."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from collector import points
+from lab.torture.stand import DATABASE
+from wire.messages import Damaged, Result
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from lab.torture.stand import Stand, Writer
+
+
+class Truth(NamedTuple):
+    """One writer's: the tokens begun, those that the spool took, and the numbers acknowledged (spool_id, seq)."""
+
+    begun: set[int]
+    made: set[int]
+    acked: set[tuple[str, int]]
+
+
+class Held(NamedTuple):
+    """What a store holds: how often each token, and in the journal which numbers (probe_id, spool_id, seq)."""
+
+    tokens: Counter[int]
+    numbers: set[tuple[str, str, int]]
+    told_unreadable: Counter[str]
+
+
+class Verdict(msgspec.Struct):
+    """What one look found. `lost` and `doubled` are tokens; `broken` counts numbers acknowledged and not journalled."""
+
+    made: int = 0
+    journalled: int = 0
+    lost: set[int] = msgspec.field(default_factory=set)
+    doubled: set[int] = msgspec.field(default_factory=set)
+    broken: int = 0
+
+
+class _Peek(msgspec.Struct):
+    """As much of a result as it takes to know it."""
+
+    elapsed_s: float = 0.0
+
+
+_peek = msgspec.json.Decoder(_Peek)
+
+
+def truth(writer: Writer) -> Truth:
+    """Read what a writer wrote down."""
+    begun, made, acked = set[int](), set[int](), set[tuple[str, int]]()
+    for line in writer.truth.read_text().splitlines() if writer.truth.exists() else ():
+        match line.split():
+            case ["b", token]:
+                begun.add(int(token))
+            case ["m", token, _, _]:
+                made.add(int(token))
+            case ["a", spool_id, first, last]:
+                acked.update((spool_id, seq) for seq in range(int(first), int(last) + 1))
+    return Truth(begun, made, acked)
+
+
+def next_token(writer: Writer) -> int:
+    """Name the token that a writer will give next."""
+    return max(truth(writer).begun, default=writer.first_token - 1) + 1
+
+
+def journal(path: Path) -> Held:
+    """Read all of the journal."""
+    held = Held(Counter(), set(), Counter())
+    query = "SELECT probe_id, spool_id, seq, kind, payload FROM results NATURAL JOIN spools"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        for probe_id, spool_id, seq, kind, payload in db.execute(query):
+            held.numbers.add((probe_id, spool_id, seq))
+            held.tokens[int(_peek.decode(payload).elapsed_s)] += 1
+            if kind == "damaged":
+                outcome = msgspec.json.decode(payload, type=Result).outcome
+                assert isinstance(outcome, Damaged)  # noqa: S101  # its kind says so
+                held.told_unreadable[probe_id] += outcome.unreadable
+    return held
+
+
+def influx(stand: Stand, since: datetime) -> Counter[int]:
+    """Count each token's points whose time is not before `since`."""
+    time_ns = points.microseconds(since) * 1000
+    rows = stand.influx.query(f"SELECT elapsed_s, seq FROM /.*/ WHERE time >= {time_ns}", DATABASE)  # noqa: S608  # a number
+    return Counter(int(row["elapsed_s"]) for row in rows if row["elapsed_s"] is not None)
+
+
+def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int]) -> Verdict:
+    """Compare the stations once all is settled; of InfluxDB only what was made since, with the tokens from then on.
+
+    `excused` tokens may be missing: they were on a card that is gone, or were destroyed, or are counted already.
+    """
+    verdict = Verdict()
+    held = journal(stand.journal_file)
+    seen = influx(stand, since)
+    for writer in (*stand.writers, *stand.gone):
+        known = truth(writer)
+        fresh = {token for token in known.made if token >= first_tokens.get(writer.name, 0)}
+        verdict.made += len(fresh)
+        verdict.journalled += sum(held.tokens[token] > 0 for token in fresh)
+        verdict.lost |= {token for token in known.made if held.tokens[token] == 0} - excused
+        verdict.lost |= {token for token in fresh if seen[token] == 0} - excused
+        verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1}
+        verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
+    return verdict
