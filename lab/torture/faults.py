@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Fault = Callable[["Case"], Question | None]
 
 _PAGE: Final = 4096
+_PATIENCE_S: Final = 20.0
+_POLL_S: Final = 0.05
 
 
 class Case:
@@ -39,6 +41,12 @@ class Case:
     def wait(self, shortest_s: float = 0.1, longest_s: float = 0.8) -> None:
         """Let some random time go by."""
         time.sleep(self.chance.uniform(shortest_s, longest_s))
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true, but not for ever: what follows will tell."""
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not true() and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
 
     def someone(self) -> Writer:
         """Choose a probe."""
@@ -161,9 +169,10 @@ def spool_damaged(case: Case) -> Question:
             _damage(case, file)
     writer.disk.adopt()
     case.excused |= at_risk
+    begun = judge.next_token(writer)
     stand.broker.start()
     writer.program.start()
-    case.wait()
+    case.until(lambda: judge.next_token(writer) > begun + 1)  # the report travels with the first result
 
     def told() -> list[str]:
         now = judge.journal(stand.journal_file)
