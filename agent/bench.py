@@ -6,9 +6,13 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from agent.lease import WAIT_AT_MOST_S, Borrowed, Wish, borrow
 from agent.measurements.base import MeasurementFailed
+from agent.measurements.trace import trace
 from agent.path import LinkPath, counters, look
+from agent.resolver import resolve
 from agent.witness import Witness
 from wire.messages import Reason, Route, Server
 from wire.radio import RadioReading, Registration
@@ -18,7 +22,9 @@ if TYPE_CHECKING:
 
     from agent.clock import Clock
     from agent.lease import Lender
+    from agent.measurements.trace import TraceOptions
     from agent.settings import IperfServer, Link
+    from wire.messages import Hop
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +70,8 @@ class Bench:
         self.plan_spent: Callable[[], bool] = lambda: False
         """Whether the data plan has nothing left now."""
         self.lease_ends_s: float | None = None
+        self.tracing: TraceOptions | None = None
+        """How to look for the way after a failure; None: not at all."""
         self._carried = counters().get(link.interface)
         self._clock = clock
         self._modems = modems
@@ -79,7 +87,7 @@ class Bench:
 
     def path(self) -> LinkPath:
         """Find the interface's present address and state; raise MeasurementFailed if it cannot carry a test."""
-        path = look(self.link.interface)
+        path = msgspec.structs.replace(look(self.link.interface), resolvers=self.link.resolvers)
         self._source_address = path.source_address
         if not path.exists:
             raise MeasurementFailed(
@@ -154,6 +162,20 @@ class Bench:
     def past_lease_s(self) -> float | None:
         """Tell how long ago the lease ended; negative: it has not; None: there is none."""
         return self._clock.monotonic_s() - self.lease_ends_s if self.lease_ends_s is not None else None
+
+    def trace(self) -> tuple[Hop, ...]:
+        """Look for the way to the run's server, if the settings ask for it and the link is there."""
+        host = self.server.host if self.server is not None else None
+        if host is None and self.plain_servers:
+            host = self.plain_servers[0].host
+        if self.tracing is None or host is None:
+            return ()
+        try:
+            path = self.path()
+            return trace(path, resolve(path, host), self.tracing)
+        except MeasurementFailed as failure:
+            log.info("%s: no trace: %s", self.link.name, failure)
+            return ()
 
     def note_speed(self, mbps: float) -> None:
         """Remember how fast the link was: what the next test asks of the responder's link."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent import validity
-from agent.measurements import latency, throughput
+from agent import name_servers, validity
+from agent.measurements import dns, http_client, latency, ping, throughput, web
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Terms
-from agent.settings import LatencyJob, RadioJob, ThroughputJob
+from agent.settings import DnsJob, LatencyJob, PingJob, RadioJob, ThroughputJob, WebJob
 from agent.validity import Evidence
 from wire.messages import Radio, Reason, Server, Throughput
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from agent.path import LinkPath
     from agent.settings import Job
     from agent.witness import Witness
-    from wire.messages import Latency, Outcome
+    from wire.messages import Latency, Outcome, Ping
 
+_OUT_OF_REACH: Final = {Reason.TIMEOUT, Reason.UNREACHABLE, Reason.LINK_LOST}
 _LEASE_MARGIN_S: Final = 5.0
 _PLAIN_SERVERS_PATIENCE_S: Final = 60.0
 _ECHO_LEASE_S: Final = 5.0
@@ -32,12 +33,30 @@ _LONGEST_WINDOW_S: Final = 300.0
 
 
 def run(bench: Bench, job: Job) -> Outcome:
-    """Measure what the job asks for; raise MeasurementFailed."""
+    """Measure what the job asks for; raise MeasurementFailed, with a trace where the server was out of reach."""
+    try:
+        return _run(bench, job)
+    except MeasurementFailed as failure:
+        if failure.reason in _OUT_OF_REACH:
+            failure.trace = bench.trace()
+        raise
+
+
+def _run(bench: Bench, job: Job) -> Outcome:
     match job:
         case ThroughputJob():
             return _throughput(bench, job)
         case LatencyJob():
             return _latency(bench, job)
+        case PingJob():
+            return _ping(bench, job)
+        case DnsJob():
+            path = bench.path()
+            bench.server = Server(host=next(iter(name_servers.of_link(path).servers), ""))
+            return dns.run(path, job.options)
+        case WebJob():
+            bench.server = Server(host=http_client.parts_of(job.options.urls[0]).host)
+            return web.run(bench.path(), job.options)
         case RadioJob():
             return Radio(reading=bench.look().reading)
 
@@ -120,3 +139,16 @@ def _latency(bench: Bench, job: LatencyJob) -> Latency:
         raise MeasurementFailed(Reason.REFUSED, f"{host} has no echo server; give the latency job a `host`")
     bench.server = Server(host=host, responder=bench.server.responder if bench.server is not None else None)
     return latency.run(path, host, job.options, port=port)
+
+
+def _ping(bench: Bench, job: PingJob) -> Ping:
+    """Measure to the job's own host, else to the first plain server, else to the responder's; or to a URL alone."""
+    path = bench.path()
+    host = job.host or (bench.plain_servers[0].host if bench.plain_servers else None)
+    if host is None and job.options.needs_host:
+        host = bench.borrow(transfers=0, length_s=_ECHO_LEASE_S).host
+    url = job.options.http_url
+    named = host if job.options.needs_host or url is None else http_client.parts_of(url).host
+    if bench.server is None and named is not None:
+        bench.server = Server(host=named)
+    return ping.run(path, host, job.options)

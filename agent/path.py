@@ -36,6 +36,8 @@ class LinkPath(msgspec.Struct, frozen=True, kw_only=True):
     up: bool = True
     source_address: str | None = None
     gateway: str | None = None
+    resolvers: tuple[str, ...] = ()
+    """The link's name servers, where agent.yaml names them."""
 
 
 class Counters(NamedTuple):

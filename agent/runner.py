@@ -9,15 +9,28 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from agent import jobs, path
 from agent.bench import Bench
 from agent.budget import Budget, Grant
+from agent.describe import describe_service
 from agent.measurements.base import MeasurementFailed
 from agent.plan import Room
 from agent.spool import Run
 from base.durable import StorageError
 from wire import messages
-from wire.messages import Failed, Latency, Outcome, Radio, Reason, Recovery, Result, Route, Throughput
+from wire.messages import (
+    Failed,
+    Latency,
+    Outcome,
+    Radio,
+    Reason,
+    Recovery,
+    Result,
+    Route,
+    Throughput,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,6 +140,10 @@ class Runner:
         carried = path.counters().get(link.interface)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         outcome = self._outcome(bench, job, grant)
+        now_carried = path.counters().get(link.interface)
+        spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
+        if isinstance(outcome, Failed) and job.claim is not None:
+            outcome = msgspec.structs.replace(outcome, interface_bytes=spent_bytes)
         result = self._result(
             messages.Job(name=job.name, measurement=measurement_of(job), due=due),
             link.name,
@@ -137,8 +154,6 @@ class Runner:
         )
         self.last[link.name] = (bench.seen, str(type(outcome).__struct_config__.tag))
         log.info("%s on %s: %s", job.name, link.name, describe(outcome))
-        now_carried = path.counters().get(link.interface)
-        spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
         result, began = self.timekeeper.date(result) if self.timekeeper is not None else (result, None)
         self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None, began=began)
         return result
@@ -162,12 +177,13 @@ class Runner:
         bench.left_bytes, bench.upload_saved = grant.left_bytes, not grant.upload
         bench.quiet, bench.plan_spent = self.quiet, lambda: self._plan_is_spent(bench.link)
         bench.offset_s = self.timekeeper.offset_s if self.timekeeper is not None else None
+        bench.tracing = self._settings.trace
         try:
             with self.interruptible():
                 return jobs.run(bench, job)
         except MeasurementFailed as failure:
             reading = bench.seen.reading if bench.seen is not None else None
-            return Failed(reason=failure.reason, detail=failure.detail[:300], radio=reading)
+            return Failed(reason=failure.reason, detail=failure.detail[:300], radio=reading, trace=failure.trace)
         except Interrupted:
             return Failed(reason=Reason.INTERRUPTED, detail="the agent was told to stop")
         except Exception as error:
@@ -282,6 +298,7 @@ def describe(outcome: Outcome) -> str:
             now = f", then {after.condition}" if after is not None else ""
             return f"rung {rung}, {action}: was {before.condition}{now}"
         case Failed(reason=reason, detail=detail):
-            return f"failed: {reason}" + (f" ({detail})" if detail else "")
+            way = " > ".join(hop.address or "?" for hop in outcome.trace)
+            return f"failed: {reason}" + (f" ({detail})" if detail else "") + (f"; the way: {way}" if way else "")
         case _:
-            return str(type(outcome).__struct_config__.tag)
+            return describe_service(outcome)

@@ -11,8 +11,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agent.measurements.dns import DnsOptions
 from agent.measurements.latency import LatencyOptions
+from agent.measurements.ping import PingOptions
 from agent.measurements.throughput_options import CAP_TIMES, USUAL_MBPS, ThroughputOptions
+from agent.measurements.trace import TraceOptions
+from agent.measurements.web import WebOptions
 from agent.modem.recovery import USB_POWER, RecoveryOptions
 from agent.plan import Claim
 from base import configfile
@@ -99,8 +103,14 @@ class BringUp(_Section, frozen=True, kw_only=True):
     default_route_metric: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 700
 
 
+Address = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$")]
+"""An IPv4 or IPv6 address."""
+
+
 class Link(_Section, frozen=True, kw_only=True):
     """One modem, SIM and operator. `modem: auto` finds the modem; `modem: null` measures without radio figures.
+
+    `resolvers`: the link's name servers; without them those that the network has given to whatever brought it up.
 
     `usb_path` says which one where several are plugged in (`1-1.2`, see `probe-agent modem list`). `pin_file` holds the
     SIM's PIN, one line, readable by the agent alone; it is typed once, and never again if it is wrong.
@@ -112,6 +122,7 @@ class Link(_Section, frozen=True, kw_only=True):
     usb_path: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+-[0-9]+(\.[0-9]+)*$")] | None = None
     apn: Text = "auto"
     pin_file: Path | None = None
+    resolvers: Annotated[tuple[Address, ...], msgspec.Meta(max_length=4)] = ()
     plan: Plan = Plan()
     bring_up: BringUp | None = None
     recovery: RecoveryOptions = RecoveryOptions()
@@ -154,13 +165,41 @@ class LatencyJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="
     claim: ClassVar[Claim | None] = Claim.TELEMETRY
 
 
+class PingJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="ping"):
+    """Round trips by ICMP, TCP and HTTP, and the path MTU. Without `host`, the responder's."""
+
+    every_s: Period
+    host: Text | None = None
+    options: PingOptions = PingOptions()
+
+    claim: ClassVar[Claim | None] = Claim.TELEMETRY
+
+
+class DnsJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="dns"):
+    """Names looked up at the link's own name servers."""
+
+    every_s: Period
+    options: DnsOptions
+
+    claim: ClassVar[Claim | None] = Claim.TELEMETRY
+
+
+class WebJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="web"):
+    """A small set of pages, timed."""
+
+    every_s: Period
+    options: WebOptions
+
+    claim: ClassVar[Claim | None] = Claim.SCHEDULE
+
+
 class RadioJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="radio"):
     """A look at the modem's radio figures."""
 
     every_s: Period
 
 
-Job = ThroughputJob | LatencyJob | RadioJob
+Job = ThroughputJob | LatencyJob | PingJob | DnsJob | WebJob | RadioJob
 
 
 class SpoolSettings(_Section, frozen=True, kw_only=True):
@@ -192,6 +231,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     spool: SpoolSettings = SpoolSettings()
     clock: ClockSettings = ClockSettings()
     servers: tuple[IperfServer, ...] = ()
+    trace: TraceOptions | None = None
+    """Look for the way after a run that found its server out of reach; None: do not."""
     responders: tuple[Name, ...] = ()
     """Which responders to ask for leases, the first one first; without it all that answer, the nearest first."""
 

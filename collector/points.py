@@ -14,13 +14,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from collector.service_points import echo_fields, service_fields, way
 from wire.messages import (
     Damaged,
+    Dns,
     Dropped,
-    Echo,
     Failed,
     Latency,
     Missed,
+    Ping,
     PlanState,
     Radio,
     Recovery,
@@ -29,6 +31,7 @@ from wire.messages import (
     Status,
     Throughput,
     Transfer,
+    Web,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +50,10 @@ _TAG: Final = str.maketrans(
 )
 _STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(chr, _CONTROL), " "))
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_COUNTED: Final = ("throughput", "latency", "radio", "failed", "dropped", "damaged", "recovery", "plan", "missed")
+_COUNTED: Final = (
+    *("throughput", "latency", "ping", "dns", "web", "radio", "failed", "dropped", "damaged", "recovery", "plan"),
+    "missed",
+)
 
 
 def line(result: Result) -> str:
@@ -72,6 +78,9 @@ def line(result: Result) -> str:
     elif isinstance(outcome, Latency):
         kind = "latency"
         fields |= _latency(outcome)
+    elif isinstance(outcome, Ping | Dns | Web):
+        kind = str(type(outcome).__struct_config__.tag)
+        fields |= service_fields(outcome) | _server(result)
     elif isinstance(outcome, Radio):
         kind, radio = "radio", outcome.reading
         fields |= _radio(radio) | _radio_alone(outcome.reading) | _folded(outcome)
@@ -79,6 +88,8 @@ def line(result: Result) -> str:
         kind, radio = "failed", outcome.radio
         tags |= {"measurement": result.job.measurement if result.job else None, "reason": outcome.reason.value}
         fields["detail"] = outcome.detail or None
+        fields["trace"] = way(outcome.trace)
+        fields["interface_bytes"] = outcome.interface_bytes
     elif isinstance(outcome, Recovery):
         kind, radio = "recovery", (outcome.after or outcome.before).radio
         fields |= _recovery(outcome)
@@ -206,22 +217,13 @@ def _server(result: Result) -> Fields:
 
 
 def _latency(outcome: Latency) -> Fields:
-    udp: Echo = outcome.udp
-    fields: Fields = {
-        "sent": udp.sent,
-        "received": udp.received,
-        "loss_percent": udp.loss_percent,
-        "rtt_min_ms": udp.rtt_min_ms,
-        "rtt_mean_ms": udp.rtt_mean_ms,
-        "rtt_median_ms": udp.rtt_median_ms,
-        "rtt_max_ms": udp.rtt_max_ms,
-        "jitter_ms": udp.jitter_ms,
+    return {
+        **echo_fields(outcome.udp),
         "loss_up_percent": outcome.loss_up_percent,
         "loss_down_percent": outcome.loss_down_percent,
+        **echo_fields(outcome.icmp, "icmp_"),
+        "interface_bytes": outcome.interface_bytes,
     }
-    if outcome.icmp is not None:
-        fields |= {"icmp_rtt_mean_ms": outcome.icmp.rtt_mean_ms, "icmp_loss_percent": outcome.icmp.loss_percent}
-    return fields
 
 
 def _radio(reading: RadioReading | None) -> Fields:

@@ -84,6 +84,12 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     NAME_NOT_RESOLVED = "name_not_resolved"
+    NO_SUCH_NAME = "no_such_name"
+    SERVER_FAILURE = "server_failure"
+    MALFORMED = "malformed"
+    TLS_FAILED = "tls_failed"
+    HTTP_STATUS = "http_status"
+    CUT_OFF = "cut_off"
     LINK_DOWN = "link_down"
     LINK_LOST = "link_lost"
     NO_ADDRESS = "no_address"
@@ -126,12 +132,25 @@ class Invalid(StrEnum):
     LEASE_EXPIRED = "lease_expired"
 
 
+class Hop(_Message, frozen=True, kw_only=True):
+    """A router on the way, as it gave itself away; without `address` nobody answered for this distance."""
+
+    ttl: int
+    address: str | None = None
+    rtt_ms: float | None = None
+
+
 class Failed(_Message, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
-    """A run without figures: counted as a failure, never as 0 Mbps."""
+    """A run without figures: counted as a failure, never as 0 Mbps.
+
+    `trace`: the way towards the server over this link, as far as anybody answered, where the settings ask for it.
+    """
 
     reason: Reason
     detail: str = ""
     radio: RadioReading | None = None
+    trace: tuple[Hop, ...] = ()
+    interface_bytes: int | None = None
 
 
 class RoundTrips(_Message, frozen=True, kw_only=True):
@@ -219,7 +238,12 @@ class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="thr
 
 
 class Echo(_Message, frozen=True, kw_only=True):
-    """Round trips as one tool saw them. Jitter is the mean of |difference of consecutive delays| (irtt's IPDV mean)."""
+    """Round trips as one tool saw them, and three things that are called jitter.
+
+    `jitter_ms` is the mean of |difference of consecutive round trips| (irtt's IPDV mean). `jitter_rfc3550_ms` is the
+    estimator of RFC 3550 section 6.4.1, run over round trips. `jitter_variance_ms2` is their variance, which i-Speed
+    calls jitter (over round trips of HTTP); its unit is ms squared.
+    """
 
     tool: str
     sent: int
@@ -230,6 +254,8 @@ class Echo(_Message, frozen=True, kw_only=True):
     rtt_median_ms: float | None = None
     rtt_max_ms: float | None = None
     jitter_ms: float | None = None
+    jitter_rfc3550_ms: float | None = None
+    jitter_variance_ms2: float | None = None
 
 
 class Latency(_Message, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
@@ -239,6 +265,80 @@ class Latency(_Message, frozen=True, kw_only=True, tag_field="kind", tag="latenc
     loss_up_percent: float | None = None
     loss_down_percent: float | None = None
     icmp: Echo | None = None
+    interface_bytes: int | None = None
+
+
+class PathMtu(_Message, frozen=True, kw_only=True):
+    """The largest IP packet that reaches the host whole, in bytes, headers included.
+
+    Without `exact` time was up first: this much passes, and perhaps more. `black_hole`: larger packets vanish, and no
+    router says so.
+    """
+
+    mtu_bytes: int
+    interface_mtu_bytes: int
+    exact: bool = True
+    black_hole: bool = False
+
+
+class Ping(_Message, frozen=True, kw_only=True, tag_field="kind", tag="ping"):
+    """Round trips by several ways, each asked for or not, none of which needs a server of ours.
+
+    `tcp`: time to connect. `http`: from the request to the first byte of the reply, on one kept connection, as i-Speed
+    pings. What was asked for and failed has its reason in `failures`, by its name.
+    """
+
+    icmp: Echo | None = None
+    tcp: Echo | None = None
+    http: Echo | None = None
+    mtu: PathMtu | None = None
+    failures: dict[str, Reason] = {}
+    interface_bytes: int | None = None
+
+
+class Lookup(_Message, frozen=True, kw_only=True):
+    """One question to one name server. `answer_ms`: until its answer, good or bad, was there; `tcp`: it took TCP."""
+
+    name: str
+    server: str
+    answer_ms: float | None = None
+    failure: Reason | None = None
+    addresses: int = 0
+    ttl_s: int | None = None
+    tcp: bool = False
+
+
+class Dns(_Message, frozen=True, kw_only=True, tag_field="kind", tag="dns"):
+    """Names looked up over the link at its own name servers; at least one of them answered something."""
+
+    lookups: tuple[Lookup, ...]
+    interface_bytes: int | None = None
+
+
+class Page(_Message, frozen=True, kw_only=True):
+    """One page fetched on a connection of its own: the document alone, not what it refers to.
+
+    `dns_ms`, `connect_ms`, `tls_ms` are the lengths of these steps; `ttfb_ms` and `total_ms` count from the begin of
+    the first step to the reply's first byte and its last. `capped`: the reply is longer, the rest was not fetched.
+    """
+
+    url: str
+    address: str | None = None
+    status: int | None = None
+    dns_ms: float | None = None
+    connect_ms: float | None = None
+    tls_ms: float | None = None
+    ttfb_ms: float | None = None
+    total_ms: float | None = None
+    body_bytes: int = 0
+    capped: bool = False
+    failure: Reason | None = None
+
+
+class Web(_Message, frozen=True, kw_only=True, tag_field="kind", tag="web"):
+    """A small set of pages fetched over the link, one after the other; at least one of them came."""
+
+    pages: tuple[Page, ...]
     interface_bytes: int | None = None
 
 
@@ -368,7 +468,7 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
     balance_doubt: str | None = None
 
 
-Outcome = Throughput | Latency | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
+Outcome = Throughput | Latency | Ping | Dns | Web | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
 
 
 class Result(_Message, frozen=True, kw_only=True):

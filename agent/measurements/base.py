@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.path import LinkPath
+    from wire.messages import Hop
 
 
 class MeasurementFailed(Exception):
     """A run without figures. It becomes a result: `reason` for counting, `detail` for the person who looks at it.
 
     `begun` says whether test data had begun to flow: a run that was turned away at the door may be tried elsewhere, one
-    that has spent the SIM's bytes may not.
+    that has spent the SIM's bytes may not. `trace`: the way to the server, where somebody looked for it afterwards.
     """
 
     def __init__(self, reason: Reason, detail: str = "", *, begun: bool = False) -> None:
@@ -29,6 +30,7 @@ class MeasurementFailed(Exception):
         self.reason = reason
         self.detail = detail
         self.begun = begun
+        self.trace: tuple[Hop, ...] = ()
 
 
 def require_usable(path: LinkPath) -> str:

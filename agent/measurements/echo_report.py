@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
-from statistics import fmean, median
 from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.measurements import jitter
 from agent.measurements.base import MeasurementFailed
 from wire.messages import Echo, Reason
 
@@ -49,8 +48,19 @@ class _Stats(msgspec.Struct, frozen=True):
     ipdv_round_trip: _Times = _Times()
 
 
+class _Delay(msgspec.Struct, frozen=True):
+    rtt: float | None = None
+
+
+class _RoundTrip(msgspec.Struct, frozen=True):
+    """One packet; without `delay.rtt` it did not come back."""
+
+    delay: _Delay = _Delay()
+
+
 class _Irtt(msgspec.Struct, frozen=True):
     stats: _Stats
+    round_trips: tuple[_RoundTrip, ...] = ()
 
 
 class UdpEcho(NamedTuple):
@@ -64,13 +74,16 @@ class UdpEcho(NamedTuple):
 def read_irtt(output: bytes) -> UdpEcho:
     """Read the output of `irtt client -o - -Q`; raise MeasurementFailed (TOOL_FAILED)."""
     try:
-        stats = msgspec.json.decode(output, type=_Irtt).stats
+        report = msgspec.json.decode(output, type=_Irtt)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MeasurementFailed(Reason.TOOL_FAILED, f"irtt's answer cannot be read: {error}") from error
+    stats = report.stats
     if stats.packets_sent == 0:
         raise MeasurementFailed(Reason.TOOL_FAILED, "irtt sent nothing")
-    rtt, jitter = stats.rtt, stats.ipdv_round_trip
+    rtt, steps = stats.rtt, stats.ipdv_round_trip
     counted = stats.packets_received > 0 and rtt.n > 0
+    trips_ms = [trip.delay.rtt / _NS_PER_MS for trip in report.round_trips if trip.delay.rtt is not None]
+    whole = len(trips_ms) == stats.packets_received
     echo = Echo(
         tool="irtt",
         sent=stats.packets_sent,
@@ -80,7 +93,9 @@ def read_irtt(output: bytes) -> UdpEcho:
         rtt_mean_ms=_ms(rtt.mean) if counted else None,
         rtt_median_ms=_ms(rtt.median) if counted and rtt.median is not None else None,
         rtt_max_ms=_ms(rtt.max) if counted else None,
-        jitter_ms=_ms(jitter.mean) if jitter.n > 0 else None,
+        jitter_ms=_ms(steps.mean) if steps.n > 0 else None,
+        jitter_rfc3550_ms=jitter.rfc3550_jitter_ms(trips_ms) if whole else None,
+        jitter_variance_ms2=jitter.variance_ms2(trips_ms) if whole else None,
     )
     if not counted:
         return UdpEcho(echo, None, None)
@@ -100,20 +115,12 @@ def read_ping(output: str) -> Echo | None:
     if totals is None or int(totals[1]) == 0:
         return None
     replies = {int(reply[1]): float(reply[2]) for reply in map(_PING_REPLY.search, output.splitlines()) if reply}
-    times_ms = list(replies.values())
-    steps_ms = [
-        abs(replies[later] - replies[earlier]) for earlier, later in pairwise(sorted(replies)) if later == earlier + 1
-    ]
-    return Echo(
-        tool="ping",
-        sent=int(totals[1]),
+    sent = int(totals[1])
+    # ping counts what it received, late replies too; those it printed are the same unless it was cut off.
+    return msgspec.structs.replace(
+        jitter.echo("ping", [replies.get(number) for number in range(1, sent + 1)]),
         received=int(totals[2]),
-        loss_percent=_percent(int(totals[1]), int(totals[2])),
-        rtt_min_ms=min(times_ms, default=None),
-        rtt_mean_ms=round(fmean(times_ms), 3) if times_ms else None,
-        rtt_median_ms=round(median(times_ms), 3) if times_ms else None,
-        rtt_max_ms=max(times_ms, default=None),
-        jitter_ms=round(fmean(steps_ms), 3) if steps_ms else None,
+        loss_percent=_percent(sent, int(totals[2])),
     )
 
 

@@ -7,15 +7,18 @@ interface's counters must show them afterwards. ping binds the device; whatever 
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from agent import path as paths
-from agent.measurements import echo_report
+from agent import resolver
+from agent.measurements import carried, echo_report, icmp
 from agent.measurements.base import MeasurementFailed, require_usable, run_killable
-from agent.path import Counters, LinkPath
 from wire.messages import Echo, Latency, Reason
+
+if TYPE_CHECKING:
+    from agent.path import LinkPath
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,6 @@ _OPENING_S: Final = (0.5, 1.0, 2.0)
 _LAST_REPLIES_S: Final = 12.0
 """irtt waits for late replies: three times the longest round trip, or 4 s if there was none."""
 _PING_INTERVAL_S: Final = 0.2
-_PING_WAIT_S: Final = 2
 _MARGIN_S: Final = 2.0
 _PACKET_BYTES: Final = 60 + 28  # irtt's smallest packet with both time stamps; UDP and IPv4 headers
 
@@ -41,15 +43,11 @@ class LatencyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def longest_s(self) -> float:
         """How long a run can take at worst, looking up a name apart."""
-        return self._irtt_deadline_s + self._ping_deadline_s
+        return self._irtt_deadline_s + icmp.longest_s(self.icmp_count, _PING_INTERVAL_S)
 
     @property
     def _irtt_deadline_s(self) -> float:
         return sum(_OPENING_S) + self.duration_s + _LAST_REPLIES_S + _MARGIN_S
-
-    @property
-    def _ping_deadline_s(self) -> float:
-        return self.icmp_count * _PING_INTERVAL_S + _PING_WAIT_S + _MARGIN_S if self.icmp_count else 0.0
 
 
 def run(path: LinkPath, host: str, options: LatencyOptions, *, port: int = DEFAULT_PORT) -> Latency:
@@ -58,28 +56,28 @@ def run(path: LinkPath, host: str, options: LatencyOptions, *, port: int = DEFAU
     Every packet lost is a figure (100 % loss), if the server answered at first. Takes at most `options.longest_s`.
     """
     source = require_usable(path)
-    address = paths.resolve(host)
-    if address is None:
-        raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no IPv4 address found for {host}")
+    address = resolver.resolve(path, host)
     _require_route(path.interface, address, source)
     before = paths.counters()
     udp = _irtt(source, address, port, options)
     now = paths.look(path.interface)
     if not now.up or now.source_address != source:
         raise MeasurementFailed(Reason.LINK_LOST, f"{path.interface} was lost during the run", begun=True)
-    carried = _carried_bytes(path.interface, before)
+    carried_bytes = carried.since(path.interface, before)
     least_bytes = udp.echo.received * 2 * _PACKET_BYTES
-    if carried < least_bytes:
+    if carried_bytes < least_bytes:
         raise MeasurementFailed(
-            Reason.WRONG_PATH, f"{path.interface} carried {carried} bytes, the echoes were {least_bytes}", begun=True
+            Reason.WRONG_PATH,
+            f"{path.interface} carried {carried_bytes} bytes, the echoes were {least_bytes}",
+            begun=True,
         )
-    icmp = _ping(path.interface, address, options) if options.icmp_count else None
+    second = _ping(path.interface, address, options.icmp_count) if options.icmp_count else None
     return Latency(
         udp=udp.echo,
         loss_up_percent=udp.loss_up_percent,
         loss_down_percent=udp.loss_down_percent,
-        icmp=icmp,
-        interface_bytes=_carried_bytes(path.interface, before),
+        icmp=second,
+        interface_bytes=carried.since(path.interface, before),
     )
 
 
@@ -108,21 +106,9 @@ def _irtt(source: str, address: str, port: int, options: LatencyOptions) -> echo
     return echo_report.read_irtt(finished.stdout)
 
 
-def _ping(interface: str, address: str, options: LatencyOptions) -> Echo | None:
-    command = ["ping", "-4", "-n", "-I", interface, "-c", str(options.icmp_count)]
-    command += ["-i", f"{_PING_INTERVAL_S:g}", "-W", str(_PING_WAIT_S), address]
+def _ping(interface: str, address: str, count: int) -> Echo | None:
     try:
-        finished = run_killable(command, deadline_s=options._ping_deadline_s)  # noqa: SLF001  # one module
+        return icmp.ping(interface, address, count=count, interval_s=_PING_INTERVAL_S)
     except MeasurementFailed as failure:
         log.warning("%s: no ICMP figures: %s", interface, failure)
         return None
-    echo = echo_report.read_ping(finished.stdout.decode("utf-8", "replace"))
-    if echo is None:
-        log.warning("%s: no ICMP figures: ping said: %s", interface, finished.complaint or "nothing")
-    return echo
-
-
-def _carried_bytes(interface: str, before: dict[str, Counters]) -> int:
-    """Count both directions on the interface since `before`."""
-    nothing = Counters(0, 0)
-    return (paths.counters().get(interface, nothing) - before.get(interface, nothing)).both_bytes

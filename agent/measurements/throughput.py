@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from agent import path as paths
+from agent import resolver
 from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed, require_usable, run_killable
 from agent.measurements.echoes import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
@@ -102,9 +103,7 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
     """
     require_usable(path)
     # libiperf looks names up before it binds, and cannot be interrupted while it does.
-    address = paths.resolve(server.host)
-    if address is None:
-        raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no IPv4 address found for {server.host}")
+    address = resolver.resolve(path, server.host)
     before = paths.counters()
     known = terms.echoes if terms.echoes is not None else {}
     echoes = known.setdefault(address, Echoes(path, address, terms.irtt_port))

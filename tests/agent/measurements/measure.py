@@ -6,13 +6,41 @@ import json
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agent import path as paths
-from agent.measurements import latency, throughput, throughput_options
+from agent import resolver
+from agent.measurements import dns, latency, ping, throughput, throughput_options, trace, web
 from agent.measurements.base import MeasurementFailed
 from wire.messages import Server
+
+if TYPE_CHECKING:
+    from agent.path import LinkPath
+
+
+def _ping(path: LinkPath, task: dict[str, Any]) -> object:
+    return ping.run(path, task["host"], msgspec.convert(task["options"], ping.PingOptions))
+
+
+def _dns(path: LinkPath, task: dict[str, Any]) -> object:
+    return dns.run(path, msgspec.convert(task["options"], dns.DnsOptions))
+
+
+def _web(path: LinkPath, task: dict[str, Any]) -> object:
+    return web.run(path, msgspec.convert(task["options"], web.WebOptions, dec_hook=lambda kind, text: kind(text)))
+
+
+def _trace(path: LinkPath, task: dict[str, Any]) -> object:
+    return trace.trace(path, task["host"], msgspec.convert(task["options"], trace.TraceOptions))
+
+
+def _resolve(path: LinkPath, task: dict[str, Any]) -> object:
+    return [resolver.resolve(path, host, timeout_s=task.get("timeout_s", 10.0)) for host in task["hosts"]]
+
+
+SERVICES = {"ping": _ping, "dns": _dns, "web": _web, "trace": _trace, "resolve": _resolve}
 
 
 def main() -> None:
@@ -21,11 +49,13 @@ def main() -> None:
     if task.get("impatient"):  # the same with shorter waits; tests of the deadline keep the real ones
         throughput.RECEIVE_TIMEOUT_S = 2  # type: ignore[misc]  # final for everybody else
         throughput_options.WIND_UP_S = 1.5  # type: ignore[misc]  # as above
-    path = paths.look(task["interface"])
+    path = msgspec.structs.replace(paths.look(task["interface"]), resolvers=tuple(task.get("resolvers", ())))
     begun_s = time.monotonic()
     answer: dict[str, object] = {}
     try:
-        if task["measurement"] == "latency":
+        if task["measurement"] in SERVICES:
+            answer |= {task["measurement"]: SERVICES[task["measurement"]](path, task)}
+        elif task["measurement"] == "latency":
             options = msgspec.convert(task["options"], latency.LatencyOptions)
             answer["latency"] = latency.run(path, task["host"], options)
         elif "servers" in task:

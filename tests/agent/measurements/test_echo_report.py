@@ -101,6 +101,8 @@ def test_ping_without_loss() -> None:
         rtt_median_ms=0.035,
         rtt_max_ms=30.5,
         jitter_ms=7.618,
+        jitter_rfc3550_ms=1.569,
+        jitter_variance_ms2=148.508,
     )
 
 

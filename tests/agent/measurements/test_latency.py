@@ -91,7 +91,7 @@ def test_a_machine_without_ping_has_the_first_opinion_alone(
     only(["ip", "irtt"], tmp_path, monkeypatch)
     result = latency.run(paths.look("lo"), "127.0.0.1", SHORT, port=echo_port)
     assert result.icmp is None
-    assert result.udp.received == 10
+    assert result.udp.received == result.udp.sent > 0
 
 
 # --- over links -----------------------------------------------------------------------------------------------------
