@@ -21,7 +21,7 @@ from agent import path as paths
 from agent import resolver
 from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed, require_usable, run_killable
-from agent.measurements.echoes import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
+from agent.measurements.round_trips import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
 from agent.measurements.throughput_options import (
     KILL_AFTER_S,
     PROBE_TIMEOUT_S,

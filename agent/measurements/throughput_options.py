@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
-from agent.measurements.echoes import ENDS_WITHIN_S, idle_within_s
+from agent.measurements.round_trips import ENDS_WITHIN_S, idle_within_s
 
 if TYPE_CHECKING:
     from wire.messages import RoundTrips
