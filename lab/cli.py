@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab.modem import soak  # noqa: PLC0415  # the same
     from lab.throughput import bench as throughput  # noqa: PLC0415  # the same
     from lab.torture import command as torture  # noqa: PLC0415  # the same
+    from lab.throughput import soak as tests  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",
@@ -80,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
     capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))
     soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")
-    soak.add_parser(soaks.add_subparsers(required=True, metavar="PART"))
+    bad_days = soaks.add_subparsers(required=True, metavar="PART")
+    soak.add_parser(bad_days)
+    tests.add_parser(bad_days)
     simulations = commands.add_parser("simulate", help="what would take a month, in seconds")
     simulate_plan.add_parser(simulations.add_subparsers(required=True, metavar="PART"))
     return parser

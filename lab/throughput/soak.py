@@ -1,0 +1,142 @@
+"""`probe-lab soak throughput`: a thousand throughput tests in a row; memory, descriptors and processes stay flat."""
+
+# ruff: noqa: T201 # what a soak prints is its result
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from base.table import render
+from lab.netns import NetworkError, Run
+from lab.throughput.endurance import Left
+from lab.throughput.shaped import SERVER, Shaped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RATE_MBPS: Final = 100.0
+MOST_GROWN_KB_PER_TEST: Final = 0.5
+"""The wrapper in one's own process leaves 8 kB behind with each test; an allocator's noise is far less than this."""
+_PORTS: Final = (5201, 5202)
+_WARM_UP: Final = 0.2
+_TELL_EVERY_S: Final = 10.0
+_FEW: Final = 10
+
+_EPILOG = """examples:
+  sudo probe-lab soak throughput                     a thousand tests, some twenty minutes
+  sudo probe-lab soak throughput --tests 50 --check
+"""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it; growth and what was left are counted from the end of the warm-up (a fifth of the tests)."""
+
+    tests: int
+    outcomes: dict[str, int]
+    took_s: float
+    rss_mb: float
+    grown_mb: float
+    grown_kb_per_test: float
+    descriptors_left: int
+    threads_left: int
+    children_left: int
+
+    @property
+    def good(self) -> bool:
+        """Whether every test brought both directions and nothing was left behind."""
+        flat = self.grown_kb_per_test <= MOST_GROWN_KB_PER_TEST or self.tests < 10 * _FEW
+        nothing_left = self.descriptors_left <= 0 >= self.threads_left and self.children_left == 0
+        return flat and nothing_left and list(self.outcomes) == ["both directions"]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command; its parser sets `run`, a function from the parsed arguments to the exit status."""
+    parser = subparsers.add_parser(
+        "throughput",
+        help="a thousand throughput tests in a row",
+        description="Make throughput tests in a row by the agent's runner and watch its memory and descriptors (root).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--tests", type=int, default=1000, metavar="N", help="how many (default 1000)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--check", action="store_true", help="exit status 1 unless everything stayed flat")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Test, print, judge."""
+    if arguments.tests < _FEW:
+        return _complain(f"--tests must be {_FEW} or more", status=2)
+    try:
+        report = soak(arguments.tests)
+    except (NetworkError, msgspec.DecodeError) as error:
+        return _complain(str(error))
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
+    else:
+        rows = [(name.replace("_", " "), value) for name, value in msgspec.structs.asdict(report).items()]
+        print(render(("what", "figure"), [(name, str(value)) for name, value in rows]))
+    if arguments.check and not report.good:
+        return _complain("a test failed, or something was left behind")
+    return 0
+
+
+def soak(tests: int) -> Report:
+    """Make so many tests over a shaped link; raise NetworkError if they end before."""
+    with Run() as world, tempfile.TemporaryDirectory(prefix="probe-lab-soak-") as folder:
+        link = Shaped(world)
+        link.set_rate(RATE_MBPS)
+        link.serve(*_PORTS)
+        command = [sys.executable, "-m", "lab.throughput.endurance", str(tests), folder, SERVER, *map(str, _PORTS)]
+        process = link.probe.popen(command, stdout=subprocess.PIPE)
+        lefts = _follow(process, tests)
+    return summary(lefts)
+
+
+def summary(lefts: Sequence[Left]) -> Report:
+    """Compare the end with the end of the warm-up; memory by the median of some tests at either."""
+    warm = int(len(lefts) * _WARM_UP)
+    few = max(1, min(_FEW * 5, warm // 2))
+    first = median(left.rss_bytes for left in lefts[warm : warm + few])
+    last = median(left.rss_bytes for left in lefts[-few:])
+    return Report(
+        tests=len(lefts),
+        outcomes=dict(Counter(left.outcome for left in lefts)),
+        took_s=round(lefts[-1].at_s - lefts[0].at_s, 1),
+        rss_mb=round(last / 1e6, 2),
+        grown_mb=round((last - first) / 1e6, 3),
+        grown_kb_per_test=round((last - first) / 1e3 / max(1, len(lefts) - warm - few), 3),
+        descriptors_left=lefts[-1].descriptors - lefts[warm].descriptors,
+        threads_left=lefts[-1].threads - lefts[warm].threads,
+        children_left=lefts[-1].children,
+    )
+
+
+def _follow(process: subprocess.Popen[Any], tests: int) -> list[Left]:
+    lefts: list[Left] = []
+    told_s = time.monotonic()
+    if process.stdout is None:
+        raise AssertionError("a pipe was asked for")
+    for line in process.stdout:
+        lefts.append(msgspec.json.decode(line, type=Left))
+        if time.monotonic() - told_s > _TELL_EVERY_S:
+            told_s = time.monotonic()
+            print(f"{len(lefts)} of {tests} tests, {lefts[-1].rss_bytes / 1e6:.1f} MB ...", file=sys.stderr, flush=True)
+    if len(lefts) < tests:
+        raise NetworkError(f"the tests ended after {len(lefts)} of {tests}, with status {process.wait()}")
+    return lefts
+
+
+def _complain(text: str, status: int = 1) -> int:
+    print(f"probe-lab soak throughput: {text}", file=sys.stderr)
+    return status
