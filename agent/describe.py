@@ -1,11 +1,11 @@
-"""Outcomes of services measured (ping, DNS, web) in one line, for the log and for a technician. Pure."""
+"""Outcomes of services measured (ping, DNS, web, UDP capacity) in one line, for the log and for a technician. Pure."""
 
 from __future__ import annotations
 
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from wire.messages import Dns, Ping, Web
+from wire.messages import Capacity, Dns, Ping, Web
 
 if TYPE_CHECKING:
     from wire.messages import Lookup, Outcome, Page
@@ -20,6 +20,9 @@ def describe_service(outcome: Outcome) -> str:
             return _dns(lookups)
         case Web(pages=pages):
             return "; ".join(_page(page) for page in pages)
+        case Capacity(direction=direction, received_mbps=mbps, asked_mbps=asked_mbps, full=full):
+            more = "" if full else "; it can carry more"
+            return f"UDP {direction}: {mbps:.1f} of {asked_mbps:.0f} Mbps arrived{more}"
         case _:
             return str(type(outcome).__struct_config__.tag)
 

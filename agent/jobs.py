@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from agent import name_servers, validity
-from agent.measurements import dns, http_client, latency, ping, throughput, web
+from agent.measurements import capacity, dns, http_client, latency, ping, throughput, web
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Terms
-from agent.settings import DnsJob, LatencyJob, PingJob, RadioJob, ThroughputJob, WebJob
+from agent.settings import CapacityJob, DnsJob, LatencyJob, PingJob, RadioJob, ThroughputJob, WebJob
 from agent.validity import Evidence
 from wire.messages import Radio, Reason, Server, Throughput
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.path import LinkPath
     from agent.settings import Job
     from agent.witness import Witness
-    from wire.messages import Latency, Outcome, Ping
+    from wire.messages import Capacity, Latency, Outcome, Ping
 
 _OUT_OF_REACH: Final = {Reason.TIMEOUT, Reason.UNREACHABLE, Reason.LINK_LOST}
 _LEASE_MARGIN_S: Final = 5.0
@@ -42,7 +42,7 @@ def run(bench: Bench, job: Job) -> Outcome:
         raise
 
 
-def _run(bench: Bench, job: Job) -> Outcome:
+def _run(bench: Bench, job: Job) -> Outcome:  # noqa: PLR0911  # a table, one line for each kind
     match job:
         case ThroughputJob():
             return _throughput(bench, job)
@@ -57,6 +57,8 @@ def _run(bench: Bench, job: Job) -> Outcome:
         case WebJob():
             bench.server = Server(host=http_client.parts_of(job.options.urls[0]).host)
             return web.run(bench.path(), job.options)
+        case CapacityJob():
+            return _capacity(bench, job)
         case RadioJob():
             return Radio(reading=bench.look().reading)
 
@@ -125,6 +127,21 @@ def _fastest(measured: Measured) -> float:
     """Name the speed that the next test may need: of the faster direction."""
     transfers = [measured.download] if measured.upload is None else [measured.download, measured.upload]
     return max(transfer.steady_mbps for transfer in transfers)
+
+
+def _capacity(bench: Bench, job: CapacityJob) -> Capacity:
+    """Measure to the first plain server, else to a borrowed one."""
+    path = bench.path()
+    reading = bench.look_before_test()
+    terms = Terms(last_mbps=bench.last_mbps())
+    if bench.plain_servers:
+        plain = bench.plain_servers[0]
+        bench.server = server = Server(host=plain.host, ports=(plain.port,))
+    else:
+        borrowed = bench.borrow(transfers=job.options.transfers, length_s=job.options.longest_s + _LEASE_MARGIN_S)
+        server, terms = borrowed.plain(), terms._replace(login=borrowed.login)
+    found = capacity.run(path, server, job.options, terms._replace(left_bytes=bench.left_now_bytes()))
+    return msgspec.structs.replace(found, radio=reading)
 
 
 def _latency(bench: Bench, job: LatencyJob) -> Latency:

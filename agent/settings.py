@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agent.measurements.capacity import CapacityOptions
 from agent.measurements.dns import DnsOptions
 from agent.measurements.latency import LatencyOptions
 from agent.measurements.ping import PingOptions
@@ -193,13 +194,22 @@ class WebJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="web"
     claim: ClassVar[Claim | None] = Claim.SCHEDULE
 
 
+class CapacityJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="capacity"):
+    """UDP capacity of one direction, at most once a day: it floods the link, and is no part of a verdict."""
+
+    every_s: Annotated[int, msgspec.Meta(ge=86_400, le=31 * 86_400)] = 7 * 86_400
+    options: CapacityOptions = CapacityOptions()
+
+    claim: ClassVar[Claim | None] = Claim.SCHEDULE
+
+
 class RadioJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="radio"):
     """A look at the modem's radio figures."""
 
     every_s: Period
 
 
-Job = ThroughputJob | LatencyJob | PingJob | DnsJob | WebJob | RadioJob
+Job = ThroughputJob | LatencyJob | PingJob | DnsJob | WebJob | CapacityJob | RadioJob
 
 
 class SpoolSettings(_Section, frozen=True, kw_only=True):

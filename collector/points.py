@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from collector.service_points import echo_fields, service_fields, way
 from wire.messages import (
+    Capacity,
     Damaged,
     Dns,
     Dropped,
@@ -52,7 +53,7 @@ _STRING: Final = str.maketrans({'"': '\\"', "\\": "\\\\"} | dict.fromkeys(map(ch
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _COUNTED: Final = (
     *("throughput", "latency", "ping", "dns", "web", "radio", "failed", "dropped", "damaged", "recovery", "plan"),
-    "missed",
+    *("missed", "capacity"),
 )
 
 
@@ -78,9 +79,9 @@ def line(result: Result) -> str:
     elif isinstance(outcome, Latency):
         kind = "latency"
         fields |= _latency(outcome)
-    elif isinstance(outcome, Ping | Dns | Web):
-        kind = str(type(outcome).__struct_config__.tag)
-        fields |= service_fields(outcome) | _server(result)
+    elif isinstance(outcome, Ping | Dns | Web | Capacity):
+        kind, radio = str(type(outcome).__struct_config__.tag), outcome.radio if isinstance(outcome, Capacity) else None
+        fields |= service_fields(outcome) | _server(result) | _radio(radio)
     elif isinstance(outcome, Radio):
         kind, radio = "radio", outcome.reading
         fields |= _radio(radio) | _radio_alone(outcome.reading) | _folded(outcome)

@@ -1,11 +1,11 @@
-"""The fields of pings, look-ups and pages in InfluxDB, and a way as text. Pure, as `collector.points` that uses it."""
+"""The fields of pings, look-ups, pages and capacities in InfluxDB, and a way as text. Pure, as `collector.points`."""
 
 from __future__ import annotations
 
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from wire.messages import Dns, Ping
+from wire.messages import Capacity, Dns, Ping
 
 if TYPE_CHECKING:
     from wire.messages import Echo, Hop, Web
@@ -14,13 +14,15 @@ Value = float | int | bool | str | None
 Fields = dict[str, Value]
 
 
-def service_fields(outcome: Ping | Dns | Web) -> Fields:
+def service_fields(outcome: Ping | Dns | Web | Capacity) -> Fields:
     """Write the fields of one outcome."""
     match outcome:
         case Ping():
             return _ping(outcome)
         case Dns():
             return _dns(outcome)
+        case Capacity():
+            return _capacity(outcome)
         case _:
             return _web(outcome)
 
@@ -51,6 +53,22 @@ def echo_fields(echo: Echo | None, prefix: str = "") -> Fields:
         "jitter_variance_ms2": echo.jitter_variance_ms2,
     }
     return {prefix + name: value for name, value in fields.items()}
+
+
+def _capacity(outcome: Capacity) -> Fields:
+    return {
+        "direction": outcome.direction,
+        "received_mbps": outcome.received_mbps,
+        "best_second_mbps": outcome.best_second_mbps,
+        "asked_mbps": outcome.asked_mbps,
+        "full": outcome.full,
+        "loss_percent": outcome.loss_percent,
+        "jitter_ms": outcome.jitter_ms,
+        "payload_bytes": outcome.payload_bytes,
+        "interface_bytes": outcome.interface_bytes,
+        "tries": outcome.tries,
+        "family": outcome.family,
+    }
 
 
 def _ping(outcome: Ping) -> Fields:

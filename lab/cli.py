@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     from lab.modem import command as modem  # noqa: PLC0415  # the same
     from lab.modem import soak  # noqa: PLC0415  # the same
     from lab.throughput import bench as throughput  # noqa: PLC0415  # the same
-    from lab.torture import command as torture  # noqa: PLC0415  # the same
     from lab.throughput import soak as tests  # noqa: PLC0415  # the same
+    from lab.torture import command as torture  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",

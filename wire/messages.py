@@ -237,6 +237,28 @@ class Throughput(_Message, frozen=True, kw_only=True, tag_field="kind", tag="thr
         return not self.invalid
 
 
+class Capacity(_Message, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):
+    """What a link lets through of UDP, in one direction (`download` or `upload`); Mbps of payload at the receiver.
+
+    `full`: less arrived than was to be sent (`asked_mbps`), so this is what the link can carry; else it can carry more.
+    `best_second_mbps`: the best of its seconds (as RFC 9097 reports). `jitter_ms` as in RFC 3550. Never a sample.
+    """
+
+    direction: str
+    received_mbps: float
+    asked_mbps: float
+    full: bool
+    best_second_mbps: float | None = None
+    loss_percent: float | None = None
+    jitter_ms: float | None = None
+    payload_bytes: int = 0
+    elapsed_s: float = 0.0
+    tries: int = 1
+    interface_bytes: int | None = None
+    family: str | None = None
+    radio: RadioReading | None = None
+
+
 class Echo(_Message, frozen=True, kw_only=True):
     """Round trips as one tool saw them, and three things that are called jitter.
 
@@ -468,7 +490,8 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
     balance_doubt: str | None = None
 
 
-Outcome = Throughput | Latency | Ping | Dns | Web | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
+Service = Ping | Dns | Web | Capacity
+Outcome = Throughput | Latency | Service | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
 
 
 class Result(_Message, frozen=True, kw_only=True):

@@ -57,6 +57,8 @@ class Sum(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     retransmits: int | None = None
     omitted: bool = False
+    lost_percent: float | None = None
+    jitter_ms: float | None = None
 
 
 class Interval(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 RECEIVE_TIMEOUT_S: Final = 6
 """A download that brings nothing for so long is over: an outage of 5 s passes (and is marked as a gap)."""
-_CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
+CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
 
 _LEAST_BYTES: Final = 3_000_000
 """An upload is not begun with less left to spend."""
@@ -128,7 +128,7 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
         upload=up.transfer if up is not None else None,
         upload_failure=upload_failure,
         invalid=tuple(dict.fromkeys(down.invalid + (up.invalid if up is not None else ()))),
-        spent_bytes=_carried(path.interface, before, paths.counters())[0].both_bytes,
+        spent_bytes=carried(path.interface, before, paths.counters())[0].both_bytes,
         idle=idle,
     )
 
@@ -211,7 +211,7 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
     deadline_s = options.deadline_s + KILL_AFTER_S
     before = paths.counters()
     with trip.echoes.meanwhile(deadline_s if options.loaded_latency else 0) as loaded:
-        finished = run_killable(_CHILD, deadline_s=deadline_s, stdin=job)
+        finished = run_killable(CHILD, deadline_s=deadline_s, stdin=job)
     after = paths.counters()
     where = f"{'download' if reverse else 'upload'}, {trip.address}:{port}"
     if finished.overran:
@@ -221,12 +221,12 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
     else:
         report = iperf_report.read(finished.stdout)
     if report.error is not None:
-        raise _failure(report, path, (trip.address, port), where)
+        raise why(report, path, (trip.address, port), where)
     try:
         transfer = iperf_report.transfer(report, reverse=reverse, options=options)
     except MeasurementFailed as failure:
         raise MeasurementFailed(failure.reason, f"{where}: {failure.detail}", begun=True) from failure
-    own, others_bytes = _carried(path.interface, before, after)
+    own, others_bytes = carried(path.interface, before, after)
     transfer = msgspec.structs.replace(
         transfer,
         interface_bytes=own.received_bytes if reverse else own.sent_bytes,
@@ -246,10 +246,10 @@ def _left(terms: Terms, path: LinkPath, before: dict[str, Counters]) -> int | No
     """Tell what the plan still has for this run."""
     if terms.left_bytes is None:
         return None
-    return max(0, terms.left_bytes - _carried(path.interface, before, paths.counters())[0].both_bytes)
+    return max(0, terms.left_bytes - carried(path.interface, before, paths.counters())[0].both_bytes)
 
 
-def _carried(interface: str, before: dict[str, Counters], after: dict[str, Counters]) -> tuple[Counters, int]:
+def carried(interface: str, before: dict[str, Counters], after: dict[str, Counters]) -> tuple[Counters, int]:
     """Return what `interface` carried, and the sum of all others but the loopback and those it is stacked with."""
     nothing = Counters(0, 0)
     grown = {name: now - before.get(name, nothing) for name, now in after.items()}
@@ -258,7 +258,7 @@ def _carried(interface: str, before: dict[str, Counters], after: dict[str, Count
     return grown.get(interface, nothing), others_bytes
 
 
-def _failure(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> MeasurementFailed:
+def why(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> MeasurementFailed:
     """Say why a transfer has no figures, having looked at the link and at the far end."""
     reason, begun = iperf_report.reason(report), report.begun
     detail = f"{where}: {report.error}"

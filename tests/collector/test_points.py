@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from collector_helpers import READING, START, failed, radio, result
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from collector import points
 from wire import codec
 from wire.messages import (
+    Capacity,
     Condition,
     Diagnosis,
     Dropped,
@@ -27,6 +29,7 @@ from wire.messages import (
     Recovery,
     ResponderStatus,
     Result,
+    RoundTrips,
     Route,
     Server,
     Status,
@@ -287,3 +290,25 @@ def test_missed_runs_are_one_point_with_their_count_and_span() -> None:
     text = points.line(result(3, outcome=outcome))
     assert text.startswith("missed,job=light,link=viettel,measurement=throughput,probe=p1,reason=agent_off,")
     assert f"count=3i,first_s={START.timestamp()},last_s={START.timestamp() + 7200}" in text
+
+
+def test_a_capacity_is_a_point_of_its_own_kind() -> None:
+    outcome = Capacity(direction="download", received_mbps=62.5, asked_mbps=120.0, full=True, loss_percent=40.1)
+    measurement, tags, fields, _ = parse(points.line(msgspec.structs.replace(result(1), outcome=outcome)))
+    assert (measurement, tags["job"]) == ("capacity", "light")
+    assert (fields["direction"], fields["received_mbps"], fields["full"]) == ("download", 62.5, True)
+    assert "valid" not in fields, "it is never a sample"
+
+
+def test_round_trips_beside_a_test_are_told_in_ms_and_per_minute() -> None:
+    whole = result(1).outcome
+    assert isinstance(whole, Throughput)
+    idle = RoundTrips(tool="irtt", count=50, median_ms=50.4, p95_ms=53.0)
+    loaded = RoundTrips(tool="irtt", count=60, median_ms=220.9, p95_ms=249.7)
+    download = msgspec.structs.replace(whole.download, loaded=loaded, tcp_rtt_mean_ms=201.5, family="ipv4")
+    outcome = msgspec.structs.replace(whole, download=download, idle=idle)
+    _, _, fields, _ = parse(points.line(msgspec.structs.replace(result(1), outcome=outcome)))
+    assert (fields["rtt_idle_ms"], fields["download_rtt_ms"], fields["download_rtt_p95_ms"]) == (50.4, 220.9, 249.7)
+    assert fields["download_rpm"] == pytest.approx(60_000 / 220.9, abs=0.1)
+    assert (fields["download_tcp_rtt_mean_ms"], fields["family"]) == (201.5, "ipv4")
+    assert "upload_rtt_ms" not in fields

@@ -12,7 +12,7 @@ import msgspec
 
 from agent import path as paths
 from agent import resolver
-from agent.measurements import dns, latency, ping, throughput, throughput_options, trace, web
+from agent.measurements import capacity, dns, latency, ping, throughput, throughput_options, trace, web
 from agent.measurements.base import MeasurementFailed
 from wire.messages import Server
 
@@ -58,6 +58,11 @@ def main() -> None:
         elif task["measurement"] == "latency":
             options = msgspec.convert(task["options"], latency.LatencyOptions)
             answer["latency"] = latency.run(path, task["host"], options)
+        elif task["measurement"] == "capacity":
+            how = msgspec.convert(task["options"], capacity.CapacityOptions)
+            server = Server(host=task["host"], ports=tuple(task["ports"]))
+            terms = throughput.Terms(left_bytes=task.get("left_bytes"), last_mbps=task.get("last_mbps"))
+            answer["capacity"] = capacity.run(path, server, how, terms)
         elif "servers" in task:
             options_ = msgspec.convert(task["options"], throughput.ThroughputOptions)
             servers = msgspec.convert(task["servers"], tuple[Server, ...])

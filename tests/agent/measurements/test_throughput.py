@@ -121,7 +121,7 @@ def test_a_machine_without_the_library_lacks_a_tool(tmp_path: Path, monkeypatch:
 
 
 def test_a_child_that_ignores_its_deadline_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "_CHILD", ("sh", "-c", "sleep 60 & sleep 60"))
+    monkeypatch.setattr(throughput, "CHILD", ("sh", "-c", "sleep 60 & sleep 60"))
     monkeypatch.setattr(throughput_options, "WIND_UP_S", -1.5)
     monkeypatch.setattr(throughput, "KILL_AFTER_S", 0.0)
     with pytest.raises(MeasurementFailed) as failure:
