@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
@@ -263,6 +264,11 @@ def longest_gap_s(report: Report) -> float:
             missing_s = sum(sums[index].seconds * max(0.0, 1 - rates[index] / usual) for index in beside if usual)
             longest_s = max(longest_s, sum(sums[index].seconds for index in run) + missing_s)
     return longest_s
+
+
+def data_span_s(report: Report) -> tuple[float, float]:
+    """Tell when data flowed, in s since the test began; all of the time if nobody looked."""
+    return (report.looks[0][0], report.looks[-1][0]) if report.looks else (0.0, math.inf)
 
 
 def _arrived(report: Report, *, within_s: float) -> tuple[int, float] | None:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import re
-import signal
 import subprocess
 import time
 from statistics import median
@@ -38,10 +37,12 @@ ENDS_WITHIN_S: Final = 1.5
 """After the word to end: the last replies, and what a busy machine takes to print."""
 OPENS_WITHIN_S: Final = 2.0
 _OPENING: Final = "500ms,500ms,1s"
+_PING_INTERVAL_S: Final = 0.2
+"""Shorter ones are root's, with some versions of ping."""
 _LEAST: Final = 5
 """Fewer round trips tell nothing."""
 _NS_PER_MS: Final = 1e6
-_PING_REPLY: Final = re.compile(rb"icmp_seq=\d+ .*time=([0-9.]+) ms(?!.*DUP)")
+_PING_REPLY: Final = re.compile(rb"icmp_seq=(\d+) .*time=([0-9.]+) ms(?!.*DUP)")
 
 
 class _Delay(msgspec.Struct, frozen=True):
@@ -59,16 +60,16 @@ class _Irtt(msgspec.Struct, frozen=True):
 
 
 class Series(NamedTuple):
-    """Every round trip, in ms, of one tool."""
+    """Every echo that came back, of one tool: when it was sent, in s since the first one, and its round trip in ms."""
 
     tool: str
-    rtts_ms: tuple[float, ...]
+    echoes: tuple[tuple[float, float], ...] = ()
 
-    def summary(self) -> RoundTrips | None:
-        """Sum up; None if there were too few."""
-        if len(self.rtts_ms) < _LEAST:
+    def summary(self, from_s: float = 0.0, until_s: float = math.inf) -> RoundTrips | None:
+        """Sum up what was sent in this span; None if too few came back."""
+        ordered = sorted(rtt_ms for sent_s, rtt_ms in self.echoes if from_s <= sent_s <= until_s)
+        if len(ordered) < _LEAST:
             return None
-        ordered = sorted(self.rtts_ms)
         return RoundTrips(
             tool=self.tool,
             count=len(ordered),
@@ -82,13 +83,15 @@ def read_irtt(payload: bytes) -> Series:
     try:
         report = msgspec.json.decode(payload, type=_Irtt)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Series("irtt", ())
-    return Series("irtt", tuple(one.delay.rtt / _NS_PER_MS for one in report.round_trips if one.delay.rtt is not None))
+        return Series("irtt")
+    rtts = enumerate(one.delay.rtt for one in report.round_trips)
+    return Series("irtt", tuple((index * INTERVAL_S, rtt / _NS_PER_MS) for index, rtt in rtts if rtt is not None))
 
 
 def read_ping(output: bytes) -> Series:
     """Read ping's lines, also those of one that was cut off."""
-    return Series("ping", tuple(float(found) for found in _PING_REPLY.findall(output)))
+    found = ((int(number), float(rtt_ms)) for number, rtt_ms in _PING_REPLY.findall(output))
+    return Series("ping", tuple(((number - 1) * _PING_INTERVAL_S, rtt_ms) for number, rtt_ms in found))
 
 
 class Echoes:
@@ -123,25 +126,23 @@ class Echoes:
         return found
 
     @contextlib.contextmanager
-    def meanwhile(self, longest_s: float) -> Iterator[list[RoundTrips]]:
-        """Send while the body runs, for `longest_s` (0: not at all); afterwards the list holds the summary, if any.
+    def meanwhile(self, length_s: float) -> Iterator[list[Series]]:
+        """Send for `length_s` (0: not at all) beside the body; afterwards the list holds what came back, if anything.
 
-        Takes at most ENDS_WITHIN_S longer than the body; after an exception nothing is waited for.
+        Takes at most ENDS_WITHIN_S longer than the body; after an exception nothing is waited for. A body that ends
+        much sooner than `length_s` leaves no figures: irtt that is interrupted prints none.
         """
-        found: list[RoundTrips] = []
+        found: list[Series] = []
         with contextlib.ExitStack() as stack:
             process: subprocess.Popen[bytes] | None = None
-            if longest_s > 0 and not self._silent:
+            if length_s > 0 and not self._silent:
                 try:
-                    process = stack.enter_context(started(self._command(longest_s)))
+                    process = stack.enter_context(started(self._command(length_s)))
                 except MeasurementFailed as failure:
                     log.warning("%s: no round trips: %s", self._path.interface, failure)
             yield found
             if process is not None:
-                process.send_signal(signal.SIGINT)
-                summary = self._read(_output(process, ENDS_WITHIN_S)).summary()
-                if summary is not None:
-                    found.append(summary)
+                found.append(self._read(_output(process, ENDS_WITHIN_S)))
 
     def _series(self, length_s: float, give_up_s: float) -> RoundTrips | None:
         try:
@@ -154,7 +155,7 @@ class Echoes:
     def _command(self, length_s: float) -> list[str]:
         family = "-6" if ":" in self._address else "-4"
         if self._irtt_port is None:
-            sends = ["-i", f"{INTERVAL_S * 2:g}", "-w", str(max(1, round(length_s)))]  # shorter intervals are root's
+            sends = ["-i", f"{_PING_INTERVAL_S:g}", "-w", str(max(1, math.ceil(length_s)))]
             return ["ping", family, "-n", "-I", self._path.interface, *sends, self._address]
         host = f"[{self._address}]" if ":" in self._address else self._address
         sends = ["-d", f"{length_s:g}s", "-i", f"{INTERVAL_S * 1000:g}ms", f"--wait={LATE_S * 1000:g}ms"]

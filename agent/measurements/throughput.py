@@ -210,7 +210,8 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
     job = json.dumps(trip.job(port, reverse=reverse, left_bytes=left_bytes)).encode()
     deadline_s = options.deadline_s + KILL_AFTER_S
     before = paths.counters()
-    with trip.echoes.meanwhile(deadline_s if options.loaded_latency else 0) as loaded:
+    send_s = options.omit_s + options.duration_s
+    with trip.echoes.meanwhile(send_s if options.loaded_latency else 0) as beside:
         finished = run_killable(CHILD, deadline_s=deadline_s, stdin=job)
     after = paths.counters()
     where = f"{'download' if reverse else 'upload'}, {trip.address}:{port}"
@@ -233,7 +234,7 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
         interface_back_bytes=own.sent_bytes if reverse else own.received_bytes,
         other_interfaces_bytes=others_bytes,
         family="ipv6" if ":" in trip.address else "ipv4",
-        loaded=next(iter(loaded), None),
+        loaded=next((series.summary(*iperf_report.data_span_s(report)) for series in beside), None),
     )
     beside_bytes = int((finished.elapsed_s + ENDS_WITHIN_S) / INTERVAL_S) * ECHO_BYTES if options.loaded_latency else 0
     invalid = iperf_report.doubts(
