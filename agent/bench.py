@@ -11,7 +11,7 @@ import msgspec
 from agent.lease import WAIT_AT_MOST_S, Borrowed, Wish, borrow
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.trace import trace
-from agent.path import LinkPath, counters, look
+from agent.path import LinkPath, carried, look
 from agent.resolver import resolve
 from agent.witness import Witness
 from wire.messages import Reason, Route, Server
@@ -72,7 +72,7 @@ class Bench:
         self.lease_ends_s: float | None = None
         self.tracing: TraceOptions | None = None
         """How to look for the way after a failure; None: not at all."""
-        self._carried = counters().get(link.interface)
+        self._carried = carried(link.interface, link.namespace)
         self._clock = clock
         self._modems = modems
         self._lender = lender
@@ -80,7 +80,7 @@ class Bench:
 
     def left_now_bytes(self) -> int | None:
         """Tell what the plan lets this run still move: while it waited for a server, others may have used the link."""
-        now = counters().get(self.link.interface)
+        now = carried(self.link.interface)
         if self.left_bytes is None or now is None or self._carried is None:
             return self.left_bytes
         return max(0, self.left_bytes - (now - self._carried).both_bytes)

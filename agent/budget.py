@@ -57,7 +57,7 @@ class Budget:
 
     def observe(self, link: Link) -> Meter | None:
         """Read the link's counters and note what they have grown; raise StorageError at the first look."""
-        now = path.meter(link.interface)
+        now = path.meter(link.interface, link.namespace)
         if now is None:
             return None
         earlier = self._read.get(link.name) or self._spool.meter(link.name)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent import link_setup
 from agent.modem import commands as modem_commands
 from base import logs
 from base.configfile import ConfigError
@@ -29,6 +30,7 @@ examples:
   probe-agent once throughput-light             one test now, on every link of the job
   probe-agent once radio --link viettel --json
   probe-agent run                               measure on schedule (what the systemd unit does)
+  probe-agent link setup --dry-run              how each link gets a routing table of its own, and why
   probe-agent plan show                         what the data plans leave, and which tests are next
   probe-agent modem list                        which modems are plugged in, and who holds their ports
   probe-agent modem up --link viettel           bring a link up, step by step (--dry-run: only explain)
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", parents=[common], help="print the version")
     version.set_defaults(handler=_version)
 
+    link_setup.add_parser(commands, configured)
     modem_commands.add_parser(commands)
     parser.set_defaults(verbose=False)
     return parser
@@ -107,13 +110,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from agent.balance import Balances  # noqa: PLC0415  # as above
+    from agent.router import Keeper, keep_rights_to_oneself  # noqa: PLC0415  # as above
     from agent.service import Service, sole_use  # noqa: PLC0415  # as above
     from agent.upkeep import Upkeep  # noqa: PLC0415  # as above
 
     settings = _settings(options)
+    keep_rights_to_oneself()
     with sole_use(settings.data_dir):
         clock, modems = _world()
         service = Service(settings, clock, modems)
+        service.runner.keeper = Keeper(settings.links)
+        service.runner.keeper.keep()
         service.upkeep = Upkeep(settings, clock, modems, service.runner)
         service.balances = Balances(settings, service.spool, clock, modems, service.runner.budget)
         service.run()
@@ -122,11 +129,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _once(options: argparse.Namespace) -> int:
     from agent.once import NotThere, run_once  # noqa: PLC0415  # as above
+    from agent.router import Keeper  # noqa: PLC0415  # as above
     from agent.service import Service, sole_use  # noqa: PLC0415  # as above
 
     settings = _settings(options)
     with sole_use(settings.data_dir):
         service = Service(settings, *_world())
+        service.runner.keeper = Keeper(settings.links)
         try:
             return run_once(service, options.job, options.link, as_json=options.json)
         except NotThere as error:

@@ -9,6 +9,7 @@ import msgspec
 
 from agent import path
 from agent.measurements.base import MeasurementFailed
+from agent.namespace import inside
 from base.table import render
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ def show(settings: Settings, modems: Modems, *, as_json: bool) -> int:
 
 
 def _look(link: Link, modems: Modems) -> dict[str, Any]:
+    try:
+        with inside(link.namespace):
+            return _look_inside(link, modems)
+    except MeasurementFailed as failure:
+        return {"link": link.name, "interface": link.interface, "usable": False, "remark": failure.detail}
+
+
+def _look_inside(link: Link, modems: Modems) -> dict[str, Any]:
     found = path.look(link.interface)
     state = "absent" if not found.exists else "up" if found.up else "down"
     fact: dict[str, Any] = {

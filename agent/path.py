@@ -1,6 +1,6 @@
 """The way a link's packets take, as the kernel tells it: interface, address, gateway, byte counters, policy routes.
 
-Everything is read from the caller's own network namespace. Nothing is changed here.
+Everything is read from the caller's own network namespace, or from the one that is named. Nothing is changed here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Final, NamedTuple
 import msgspec
 import psutil
 
+from agent.measurements.base import MeasurementFailed
 from agent.meter import Meter
+from agent.namespace import inside
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TOOL_TIMEOUT_S: Final = 15.0
@@ -82,6 +84,15 @@ def counters() -> dict[str, Counters]:
     return {name: Counters(nic.bytes_recv, nic.bytes_sent) for name, nic in found.items()}
 
 
+def carried(interface: str, namespace: str | None = None) -> Counters | None:
+    """Read the byte counters of one interface; None while it, or its namespace, is not there."""
+    try:
+        with inside(namespace):
+            return counters().get(interface)
+    except MeasurementFailed:
+        return None
+
+
 def boot_id() -> str:
     """Name this boot of the machine (proc(5), /proc/sys/kernel/random/boot_id)."""
     try:
@@ -90,12 +101,13 @@ def boot_id() -> str:
         return ""
 
 
-def meter(interface: str) -> Meter | None:
+def meter(interface: str, namespace: str | None = None) -> Meter | None:
     """Read the books of an interface; None while it does not exist."""
-    found = counters().get(interface)
     try:
-        index = socket.if_nametoindex(interface)
-    except OSError:
+        with inside(namespace):
+            found = counters().get(interface)
+            index = socket.if_nametoindex(interface)
+    except (OSError, MeasurementFailed):
         return None
     if found is None:
         return None

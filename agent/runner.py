@@ -16,6 +16,7 @@ from agent.bench import Bench
 from agent.budget import Budget, Grant
 from agent.describe import describe_service
 from agent.measurements.base import MeasurementFailed
+from agent.namespace import inside
 from agent.plan import Room
 from agent.spool import Run
 from base.durable import StorageError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from agent.clock import Clock
     from agent.lease import Lender
     from agent.ledger import Booking, Visit
+    from agent.router import Keeper
     from agent.settings import Job, Link, Settings
     from agent.spool import Spool
     from agent.time_repair import Timekeeper
@@ -74,6 +76,8 @@ class Runner:
         self._lender = lender
         self.budget = Budget(settings, spool, clock)
         """The books of the SIMs' plans."""
+        self.keeper: Keeper | None = None
+        """Who keeps the links' routing tables; without one, nobody does."""
         self._unspooled: list[_Unspooled] = []
         self._measuring = False
         self._stopped = threading.Event()
@@ -137,10 +141,10 @@ class Runner:
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
         grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
         self._spool.begin(run, started_at, self.timekeeper.began() if self.timekeeper is not None else None)
-        carried = path.counters().get(link.interface)
+        carried = path.carried(link.interface, link.namespace)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         outcome = self._outcome(bench, job, grant)
-        now_carried = path.counters().get(link.interface)
+        now_carried = path.carried(link.interface, link.namespace)
         spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
         if isinstance(outcome, Failed) and job.claim is not None:
             outcome = msgspec.structs.replace(outcome, interface_bytes=spent_bytes)
@@ -180,7 +184,10 @@ class Runner:
         bench.tracing = self._settings.trace
         try:
             with self.interruptible():
-                return jobs.run(bench, job)
+                if self.keeper is not None and job.claim is not None:
+                    self.keeper.keep()
+                with inside(bench.link.namespace):
+                    return jobs.run(bench, job)
         except MeasurementFailed as failure:
             reading = bench.seen.reading if bench.seen is not None else None
             return Failed(reason=failure.reason, detail=failure.detail[:300], radio=reading, trace=failure.trace)

@@ -127,6 +127,12 @@ class Link(_Section, frozen=True, kw_only=True):
     plan: Plan = Plan()
     bring_up: BringUp | None = None
     recovery: RecoveryOptions = RecoveryOptions()
+    routes: Literal["keep", "leave"] = "keep"
+    """Whether the agent keeps a routing table for this link (`probe-agent link setup`)."""
+    gateway: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}$")] | None = None
+    """The link's way out, where no default route says it."""
+    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """The network namespace in which the interface lives (ip-netns(8)); needs root."""
 
 
 class IperfServer(_Section, frozen=True, kw_only=True):
@@ -235,7 +241,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     probe_id: Name
     site: Site
     broker: BrokerSettings
-    links: Annotated[tuple[Link, ...], msgspec.Meta(min_length=1)]
+    links: Annotated[tuple[Link, ...], msgspec.Meta(min_length=1, max_length=64)]
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(min_length=1)]
     data_dir: Path = Path("/var/lib/probefleet-agent")
     spool: SpoolSettings = SpoolSettings()
@@ -271,8 +277,11 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Find what no single key can show: names used twice, links that do not exist. Sees the raw document."""
     links = _sections(document, "links")
     jobs = _sections(document, "jobs")
-    for section, entries, key in (("links", links, "name"), ("links", links, "interface"), ("jobs", jobs, "name")):
-        yield from _twice(section, entries, key)
+    yield from _twice("links", links, "name")
+    for namespace in dict.fromkeys(str(entry.get("namespace")) for _, entry in links):
+        here = [(index, entry) for index, entry in links if str(entry.get("namespace")) == namespace]
+        yield from _twice("links", here, "interface")
+    yield from _twice("jobs", jobs, "name")
     yield from _ladders(links)
     yield from _plans(links)
     yield from _rhythms(jobs)

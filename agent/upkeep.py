@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from agent import path
+from agent.measurements.base import MeasurementFailed
 from agent.modem.bringup import Bringer, Tools
 from agent.modem.diagnose import diagnose
 from agent.modem.hands import Hands
 from agent.modem.ladder import MEMORY_FILE, Ladder
+from agent.namespace import inside
 from agent.runner import Interrupted
 
 if TYPE_CHECKING:
@@ -85,14 +87,16 @@ class Upkeep:
     def _bring_up(self) -> None:
         for link in self._links:
             if link.bring_up is not None:
-                self._bringer.up(link, dry_run=False, tell=functools.partial(_tell, link.name))
+                with inside(link.namespace):
+                    self._bringer.up(link, dry_run=False, tell=functools.partial(_tell, link.name))
         self.ladder.recover(self._links)
 
     def _look_after(self, link: Link) -> None:
         def work() -> None:
-            if self._bringer.due(link):
-                log.info("%s: brought up again: %s", link.name, self._bringer.again(link))
-            self.ladder.consult(link)
+            with inside(link.namespace):
+                if self._bringer.due(link):
+                    log.info("%s: brought up again: %s", link.name, self._bringer.again(link))
+                self.ladder.consult(link)
 
         self._guarded(work)
 
@@ -106,6 +110,8 @@ class Upkeep:
                 work()
         except Interrupted:
             log.info("told to stop while looking after a link")
+        except MeasurementFailed as failure:
+            log.warning("a link cannot be looked after: %s", failure)
         except Exception:
             log.exception("a defect of the agent while looking after a link; measuring goes on")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from agent.clock import SystemClock
+from agent.measurements.base import MeasurementFailed
 from agent.modem.bringup import Bringer, Tools
 from agent.modem.diagnose import diagnose
 from agent.modem.discovery import find_ports
@@ -24,6 +25,7 @@ from agent.modem.owner import ignore_rule
 from agent.modem.ppp import dial
 from agent.modem.session import ModemSession
 from agent.modems import SerialModems
+from agent.namespace import inside
 from agent.service import Service, running_agent, sole_use
 from agent.settings import load
 from agent.upkeep import Upkeep, other_uplinks
@@ -49,14 +51,20 @@ def run_up(arguments: argparse.Namespace) -> int:
     bringer = Bringer(Tools(modems=SerialModems(), data_dir=settings.data_dir))
     with contextlib.nullcontext() if arguments.dry_run else sole_use(settings.data_dir):
         try:
-            good = [
-                bringer.up(link, dry_run=arguments.dry_run, tell=functools.partial(_tell, link, arguments.json))
-                for link in links
-            ]
+            good = [_up(bringer, link, arguments) for link in links]
             _hold(bringer, links)
         finally:
             bringer.close()
     return 0 if all(good) else 1
+
+
+def _up(bringer: Bringer, link: Link, arguments: argparse.Namespace) -> bool:
+    try:
+        with inside(link.namespace):
+            return bringer.up(link, dry_run=arguments.dry_run, tell=functools.partial(_tell, link, arguments.json))
+    except MeasurementFailed as failure:
+        print(f"{link.name}: {failure.detail}", file=sys.stderr)  # noqa: T201
+        return False
 
 
 def _tell(link: Link, as_json: bool, step: Step) -> None:  # noqa: FBT001 - bound by functools.partial

@@ -34,7 +34,7 @@ jobs:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(path, "meter", lambda _interface: None)
+    monkeypatch.setattr(path, "meter", lambda _interface, _namespace: None)
     file = tmp_path / "agent.yaml"
     file.write_text(CONFIG.format(folder=tmp_path / "data"))
     return file

@@ -225,7 +225,9 @@ def test_a_throughput_run_against_a_plain_server(tmp_path: Path, spool: Spool, i
 
 
 def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path, "meter", lambda _interface: None)  # what else crosses the loopback is no matter here
+    monkeypatch.setattr(
+        path, "meter", lambda _interface, _namespace: None
+    )  # what else crosses the loopback is no matter here
     settings = make_settings(tmp_path, plan=Plan(quota_day_mb=100))
     spool.append(run(spool, settings, "radio"), booking=Booking("viettel", "2026-06-15", 100_000_000))
     assert reason(run(spool, settings, "light")) is Reason.QUOTA_REACHED

@@ -65,7 +65,7 @@ class Modem:
     bits: int = 64
     clock: Hands = field(default_factory=Hands)
 
-    def meter(self, _interface: str) -> Meter:
+    def meter(self, _interface: str, _namespace: str | None) -> Meter:
         return Meter(
             boot_id=str(self.boot),
             interface_index=self.index,
