@@ -95,8 +95,8 @@ class Bench:
             )
         if not path.up:
             raise MeasurementFailed(Reason.LINK_DOWN, f"{path.interface} is down")
-        if path.source_address is None:
-            raise MeasurementFailed(Reason.NO_ADDRESS, f"{path.interface} has no IPv4 address")
+        if path.source_address is None and path.ipv6_address is None:
+            raise MeasurementFailed(Reason.NO_ADDRESS, f"{path.interface} has no address")
         return path
 
     def look(self) -> Look:
@@ -176,6 +176,11 @@ class Bench:
         except MeasurementFailed as failure:
             log.info("%s: no trace: %s", self.link.name, failure)
             return ()
+
+    def note_family(self, path: LinkPath, family: str | None) -> None:
+        """Remember which of the link's addresses carried the run."""
+        if family == "ipv6":
+            self._source_address = path.ipv6_address
 
     def note_speed(self, mbps: float) -> None:
         """Remember how fast the link was: what the next test asks of the responder's link."""

@@ -75,6 +75,7 @@ def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
     window_s = min(max((job.every_s or 0) / 2, _SHORTEST_WINDOW_S), _LONGEST_WINDOW_S)
     witness = bench.witness()
     measured = _measure(bench, path, options, witness, window_s=window_s)
+    bench.note_family(path, measured.download.family)
     past_lease_s = bench.past_lease_s()
     after = bench.look_after_test()
     evidence = Evidence(

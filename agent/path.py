@@ -40,6 +40,8 @@ class LinkPath(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str | None = None
     resolvers: tuple[str, ...] = ()
     """The link's name servers, where agent.yaml names them."""
+    ipv6_address: str | None = None
+    """The first one that is valid beyond the link itself."""
 
 
 class Counters(NamedTuple):
@@ -75,6 +77,7 @@ def look(interface: str) -> LinkPath:
         up=stats.isup,
         source_address=addresses[0] if addresses else None,
         gateway=_gateway(interface),
+        ipv6_address=_ipv6_address(interface),
     )
 
 
@@ -165,6 +168,15 @@ def resolve(host: str, *, timeout_s: float = 10.0) -> str | None:
         return str(ipaddress.IPv4Address(done.stdout.decode("ascii", "replace").split()[0]))
     except (OSError, subprocess.SubprocessError, ValueError, LookupError):
         return None
+
+
+def _ipv6_address(interface: str) -> str | None:
+    for address in psutil.net_if_addrs().get(interface, ()):
+        if address.family == socket.AF_INET6 and "%" not in address.address:
+            found = ipaddress.IPv6Address(address.address)
+            if not (found.is_link_local or found.is_loopback):
+                return str(found)
+    return None
 
 
 def _gateway(interface: str) -> str | None:

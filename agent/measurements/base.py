@@ -33,11 +33,16 @@ class MeasurementFailed(Exception):
         self.trace: tuple[Hop, ...] = ()
 
 
-def require_usable(path: LinkPath) -> str:
-    """Return the link's own address; raise MeasurementFailed (LINK_DOWN, NO_ADDRESS) if nothing can be sent over it."""
+def require_up(path: LinkPath) -> None:
+    """Raise MeasurementFailed (LINK_DOWN) if nothing can be sent over the link."""
     if not path.up:
         what = "is down" if path.exists else "does not exist"
         raise MeasurementFailed(Reason.LINK_DOWN, f"interface {path.interface} {what}")
+
+
+def require_usable(path: LinkPath) -> str:
+    """Return the link's own IPv4 address; raise MeasurementFailed (LINK_DOWN, NO_ADDRESS) if it cannot be used."""
+    require_up(path)
     if path.source_address is None:
         raise MeasurementFailed(Reason.NO_ADDRESS, f"interface {path.interface} has no IPv4 address")
     return path.source_address

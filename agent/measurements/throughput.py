@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from agent import path as paths
-from agent import resolver
-from agent.measurements import iperf_report
-from agent.measurements.base import MeasurementFailed, require_usable, run_killable
+from agent.measurements import family, iperf_report
+from agent.measurements.base import MeasurementFailed, require_up, run_killable
 from agent.measurements.round_trips import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
 from agent.measurements.throughput_options import (
     KILL_AFTER_S,
@@ -101,9 +100,9 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
     The first of `server.ports` serves the download, the last the upload. Takes at most `options.longest_s`, and leaves
     no process behind however it ends.
     """
-    require_usable(path)
+    require_up(path)
     # libiperf looks names up before it binds, and cannot be interrupted while it does.
-    address = resolver.resolve(path, server.host)
+    path, address = family.choose(path, server.host, options.family)
     before = paths.counters()
     known = terms.echoes if terms.echoes is not None else {}
     echoes = known.setdefault(address, Echoes(path, address, terms.irtt_port))
@@ -233,7 +232,7 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
         interface_bytes=own.received_bytes if reverse else own.sent_bytes,
         interface_back_bytes=own.sent_bytes if reverse else own.received_bytes,
         other_interfaces_bytes=others_bytes,
-        family="ipv6" if ":" in trip.address else "ipv4",
+        family=family.of(trip.address),
         loaded=next((series.summary(*iperf_report.data_span_s(report)) for series in beside), None),
     )
     beside_bytes = int((finished.elapsed_s + ENDS_WITHIN_S) / INTERVAL_S) * ECHO_BYTES if options.loaded_latency else 0
@@ -268,7 +267,7 @@ def why(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> 
     if reason in {Reason.TOOL_MISSING, Reason.TOOL_FAILED, Reason.BUSY}:
         return MeasurementFailed(reason, detail, begun=begun)
     now = paths.look(path.interface)
-    if not now.up or now.source_address != path.source_address:
+    if not now.up or path.source_address not in {now.source_address, now.ipv6_address}:
         what = "gone" if not now.exists else "down" if not now.up else "on another address"
         reason = Reason.LINK_LOST if begun else Reason.LINK_DOWN
         return MeasurementFailed(reason, f"{detail}; {path.interface} is {what}", begun=begun)
@@ -281,7 +280,8 @@ def why(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> 
 
 def _far_end_answers(path: LinkPath, server: tuple[str, int]) -> bool:
     """Whether the server's host takes or refuses a connection over this very link: then the link is not to blame."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    kind = socket.AF_INET6 if family.of(server[0]) == "ipv6" else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_TIMEOUT_S)
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, path.interface.encode())

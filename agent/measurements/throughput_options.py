@@ -11,6 +11,8 @@ from agent.measurements.round_trips import ENDS_WITHIN_S, idle_within_s
 if TYPE_CHECKING:
     from wire.messages import RoundTrips
 
+Family = Literal["auto", "ipv4", "ipv6"]
+"""`auto`: IPv6 where link and server both have it, else IPv4. What was used is in the result."""
 WIND_UP_S: Final = 5.0
 """What the exchange of results may take behind a full queue, after the transfer itself."""
 KILL_AFTER_S: Final = 2.0
@@ -64,6 +66,7 @@ class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] | None = None
     connect_timeout_s: Annotated[float, msgspec.Meta(ge=0.5, le=30)] = 5
     client_port: Annotated[int, msgspec.Meta(ge=1024, le=65_500)] | None = None
+    family: Family = "ipv4"
 
     def __post_init__(self) -> None:
         """Fill in from the preset what was not said."""
