@@ -101,7 +101,7 @@ def _carry_out(options: argparse.Namespace, look: Any, files: Sequence[File]) ->
         _tell(options, plans, files)
         if options.dry_run:
             return 0
-        if any(plan.changes or plan.strict for plan in plans) and not router.may_change():
+        if any(plan.changes or plan.settings for plan in plans) and not router.may_change():
             print("only root (CAP_NET_ADMIN) may change rules and routes", file=sys.stderr)
             return 1
         for plan in plans:
@@ -131,13 +131,9 @@ def _tell(options: argparse.Namespace, plans: Sequence[Plan], files: Sequence[Fi
         for change in plan.changes
     ]
     steps += [
-        {
-            "namespace": plan.namespace,
-            "command": f"sysctl -w net/ipv4/conf/{interface}/rp_filter=2",
-            "why": f"strict filtering drops replies on {interface} which the main table would send elsewhere",
-        }
+        {"namespace": plan.namespace, "command": setting.command, "why": setting.why}
         for plan in plans
-        for interface in plan.strict
+        for setting in plan.settings
     ]
     remarks = [remark for plan in plans for remark in plan.remarks]
     if options.json:

@@ -25,6 +25,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TOOL_TIMEOUT_S: Final = 15.0
 _RTF_GATEWAY: Final = 0x2  # linux/route.h
 _DEFAULT_ROUTE_MASK: Final = "00000000"
+_TUNNELS: Final = {"DEVTYPE=vxlan", "DEVTYPE=geneve"}  # those that name a device below them
 
 
 class LinkPath(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +125,12 @@ def meter(interface: str, namespace: str | None = None) -> Meter | None:
 
 
 def stacked_with(interface: str) -> set[str]:
-    """Name the interfaces above and below this one (VLAN, QMAP multiplexing, bridge): they count the same bytes."""
+    """Name the interfaces above and below this one (VLAN, QMAP multiplexing, bridge): they count the same bytes.
+
+    Not those that a tunnel names: its packets are routed like all others, and what carries them is another way.
+    """
+    if _TUNNELS.intersection(_lines(Path("/sys/class/net", interface, "uevent"))):
+        return set()
     return {
         entry.name.partition("_")[2]
         for entry in Path("/sys/class/net", interface).glob("*er_*")
@@ -168,6 +174,13 @@ def resolve(host: str, *, timeout_s: float = 10.0) -> str | None:
         return str(ipaddress.IPv4Address(done.stdout.decode("ascii", "replace").split()[0]))
     except (OSError, subprocess.SubprocessError, ValueError, LookupError):
         return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _ipv6_address(interface: str) -> str | None:

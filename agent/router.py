@@ -34,19 +34,38 @@ _RAISE: Final = 2
 _CLEAR_ALL: Final = 4
 _FAMILIES: Final[tuple[Family, ...]] = (IPV4, IPV6)
 _TABLES: Final = range(FIRST_TABLE, FIRST_TABLE + MOST_LINKS)
-_STRICT: Final = 1  # ip-sysctl, rp_filter: the larger of `all` and the interface's own counts
+_STRICT: Final = 1  # ip-sysctl, rp_filter
 
 
 class RoutesError(Exception):
     """The kernel's tables could not be read or changed; the text says which command said what."""
 
 
+class Setting(NamedTuple):
+    """A kernel parameter of an interface, /proc/sys/net/ipv4/conf/INTERFACE/NAME."""
+
+    interface: str
+    name: str
+    value: int
+    why: str
+
+    @property
+    def file(self) -> Path:
+        """Where it is read and written."""
+        return Path("/proc/sys/net/ipv4/conf", self.interface, self.name)
+
+    @property
+    def command(self) -> str:
+        """As a person would set it; slashes, because an interface's name may have dots."""
+        return f"sysctl -w net/ipv4/conf/{self.interface}/{self.name}={self.value}"
+
+
 class Plan(NamedTuple):
-    """What is to change in one network namespace. `strict`: interfaces whose reverse path filter drops replies."""
+    """What is to change in one network namespace. The agent's sandbox forbids it the `settings`."""
 
     namespace: str | None = None
     changes: tuple[Change, ...] = ()
-    strict: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -96,9 +115,9 @@ def apply(wanted: Plan) -> None:
         for family, group in groupby(wanted.changes, key=lambda change: change.family):
             lines = "\n".join(change.command for change in group)
             _ip(f"-{family}", "-batch", "-", script=lines)
-        for interface in wanted.strict:
-            with contextlib.suppress(OSError):  # read-only in the agent's sandbox; with its rules strict does no harm
-                _filter_file(interface).write_text("2\n")
+        for setting in wanted.settings:
+            with contextlib.suppress(OSError):  # read-only in the agent's sandbox, or gone meanwhile
+                setting.file.write_text(f"{setting.value}\n", encoding="ascii")
 
 
 class Keeper:
@@ -188,8 +207,25 @@ def _plan(namespace: str | None, links: Sequence[Link], meant: Sequence[Link], o
         remarks += kernel.remarks
         if family == IPV4:
             remarks += [remark for link in facts for remark in routing.remarks(link)]
-    strict = tuple(link.interface for link in meant if _filter(link.interface) == _STRICT)
-    return Plan(namespace, tuple(wanted), strict, tuple(dict.fromkeys(remarks)))
+    settings = _settings(meant, _routes(IPV4))
+    return Plan(namespace, tuple(wanted), tuple(settings), tuple(dict.fromkeys(remarks)))
+
+
+def _settings(meant: Sequence[Link], routes: Sequence[dict[str, Any]]) -> list[Setting]:
+    """Find the interfaces whose replies the kernel would drop, and those that would answer for each other."""
+    found = [
+        Setting(link.interface, "rp_filter", 2, f"the strict filter drops replies on {link.interface}")
+        for link in meant
+        if _in_force(link.interface, "rp_filter") == _STRICT
+    ]
+    for one, *others in routing.sharing(routes, [link.interface for link in meant]):
+        why = f"{one} and {', '.join(others)} are in one network: each is to answer for its own address only"
+        found += [
+            Setting(interface, "arp_ignore", 1, why)
+            for interface in (one, *others)
+            if _in_force(interface, "arp_ignore") == 0
+        ]
+    return list(dict.fromkeys(found))
 
 
 def _rules(family: Family) -> list[dict[str, Any]]:
@@ -223,14 +259,10 @@ def _ip(*words: str, script: str | None = None) -> str:
     return done.stdout
 
 
-def _filter(interface: str) -> int:
-    """Read what counts for an interface; 0 where there is none."""
+def _in_force(interface: str, name: str) -> int:
+    """Read a parameter of an interface; the larger of its own and that for all counts (ip-sysctl). 0 if not there."""
     values = [0]
-    for name in ("all", interface):
+    for place in ("all", interface):
         with contextlib.suppress(OSError, ValueError):
-            values.append(int(_filter_file(name).read_text(encoding="ascii")))
+            values.append(int(Path("/proc/sys/net/ipv4/conf", place, name).read_text(encoding="ascii")))
     return max(values)
-
-
-def _filter_file(interface: str) -> Path:
-    return Path("/proc/sys/net/ipv4/conf", interface, "rp_filter")

@@ -210,6 +210,16 @@ def changes(
     return found
 
 
+def sharing(routes: Iterable[dict[str, Any]], interfaces: Iterable[str]) -> list[list[str]]:
+    """Group the interfaces that are directly in one network, where one of `interfaces` is among them."""
+    networks: dict[str, list[str]] = {}
+    for route in _in_table(routes, _MAIN):
+        if "gateway" not in route and "type" not in route and "/" in str(route.get("dst")):
+            networks.setdefault(str(route["dst"]), []).append(str(route.get("dev")))
+    wanted = set(interfaces)
+    return [sorted(set(group)) for group in networks.values() if len(set(group)) > 1 and wanted & set(group)]
+
+
 def removal(family: Family, kernel: Kernel) -> list[Change]:
     """Say how to remove what is ours, rules first."""
     return [

@@ -24,6 +24,7 @@ PATIENCE_S = 60.0
 SERVER = "10.9.0.1"
 OWN_ADDRESS = "10.2.0.2"
 _MEASURE = Path(__file__).with_name("measure.py")
+_TUN_CABLE = Path(__file__).with_name("tun_cable.py")
 
 
 class Task:
@@ -48,6 +49,7 @@ class Site:
     """`wwan0` is shaped to 40/15 Mbit/s; `eth0` is not, and has the default route with the better metric."""
 
     def __init__(self, run: Run) -> None:
+        self.run = run
         self.probe, self.net = run.namespace("probe"), run.namespace("net")
         veth(self.probe, "eth0", self.net, "office")
         veth(self.probe, "wwan0", self.net, "cell")
@@ -74,14 +76,28 @@ class Site:
 
     def serve(self, *ports: int, once: bool = True) -> list[subprocess.Popen[bytes]]:
         """Start iperf3 servers and wait until they listen."""
-        started = []
-        for port in ports:
-            command = ["iperf3", "-s", *(["-1"] if once else []), "-i", "0", "--forceflush", "-p", str(port)]
-            server = self.net.popen(command, stdout=subprocess.PIPE)
-            self._servers.append(server)
-            assert any(b"Server listening" in line for line in server.stdout)
-            started.append(server)
-        return started
+        return [self.serve_in(self.net, port, once=once) for port in ports]
+
+    def serve_in(self, namespace: Namespace, port: int, *, once: bool = True) -> subprocess.Popen[bytes]:
+        """Start an iperf3 server somewhere else."""
+        command = ["iperf3", "-s", *(["-1"] if once else []), "-i", "0", "--forceflush", "-p", str(port)]
+        server = namespace.popen(command, stdout=subprocess.PIPE)
+        self._servers.append(server)
+        assert any(b"Server listening" in line for line in server.stdout)
+        return server
+
+    def background(self, command: list[str]) -> None:
+        """Start something on the probe that ends with the site."""
+        self._servers.append(self.probe.popen(command, stdout=subprocess.PIPE))
+
+    def tun_cable(self, near: str, far: str) -> None:
+        """Lay a point-to-point cable, a TUN device on the probe and one in the network, at 40/15 Mbit/s."""
+        cable = self.probe.popen([sys.executable, str(_TUN_CABLE), near, far], stdout=subprocess.PIPE)
+        self._servers.append(cable)
+        assert cable.stdout.readline() == b"ready\n"
+        self.probe.ip(f"link set {far} netns {self.net.name}")
+        self.shape(self.net, far, 40)
+        self.shape(self.probe, near, 15)
 
     def echo(self) -> subprocess.Popen[bytes]:
         """Start an irtt server."""
@@ -101,6 +117,11 @@ class Site:
     def measure(self, **task: object) -> dict[str, Any]:
         """Make a measurement over wwan0."""
         return self.start(**task).answer()
+
+    def carried(self) -> dict[str, int]:
+        """Count what every interface of the probe has carried, both ways."""
+        rows = [row.partition(":") for row in self.probe.run(["cat", "/proc/net/dev"]).splitlines()[2:]]
+        return {name.strip(): int(counts.split()[0]) + int(counts.split()[8]) for name, _, counts in rows}
 
     def carried_bytes(self, device: str = "wwan0", way: str = "rx") -> int:
         return int(self.probe.run(["cat", f"/sys/class/net/{device}/statistics/{way}_bytes"]))
@@ -132,6 +153,15 @@ def site() -> Iterator[Site]:
         made = Site(run)
         yield made
         made.close()
+
+
+@pytest.fixture
+def two_sites() -> Iterator[tuple[Site, Site]]:
+    with Run() as one, Run() as other:
+        sites = Site(one), Site(other)
+        yield sites
+        for site in sites:
+            site.close()
 
 
 @pytest.fixture
