@@ -168,7 +168,7 @@ def read_kernel(*, rules: Iterable[dict[str, Any]], routes: Sequence[dict[str, A
         for route in _in_table(routes, table):
             if str(route.get("protocol")) == str(PROTOCOL):
                 mine.append(_route(route, table))
-            elif not any(rule.table == table and rule.value == route.get("dev") for rule in ours):
+            elif route.get("type") != _UNREACHABLE and Rule("oif", str(route.get("dev")), table) not in ours:
                 remarks.append(
                     f"table {table} has a route to {route.get('dst')} that is not ours and may lead elsewhere"
                 )

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.journey]
 
 ROLES = ("agent", "collector", "responder")
 PROBE = "lc-tan-phong-1"
-CAP_NET_RAW = 1 << 13  # linux/capability.h
+CAP_NET_ADMIN, CAP_NET_RAW = 1 << 12, 1 << 13  # linux/capability.h
 
 AGENT_YAML = f"""\
 probe_id: {PROBE}
@@ -33,6 +33,17 @@ jobs:
   - {{name: ping, measurement: latency, every_s: 10, options: {{duration_s: 1, icmp_count: 3}}}}
   - {{name: radio, measurement: radio, every_s: 10}}
 """
+STICK_YAML = AGENT_YAML.replace("links:\n", "links:\n  - {name: stick, interface: usb0, modem: null}\n")
+STICK_NETWORK = """\
+[Match]
+Name=stick
+[Network]
+Address=198.51.100.129/25
+DHCPServer=yes
+[DHCPServer]
+Router=198.51.100.130
+"""
+MOBILE = "  - {name: mobile, interface: wwan0, modem: null}\n"
 
 
 def unit(role: str) -> str:
@@ -46,7 +57,7 @@ def site(machine: Machine, guide: Callable[..., str]) -> Machine:
         pytest.skip("NOT SHOWN: the guide uses influx, which is missing; apt-get install influxdb-client")
     machine.run("bash", "-c", guide("server", "influxdb"), timeout_s=180)
     machine.run("bash", "-c", guide("probe"), timeout_s=180)
-    # Steps B3 and B6, which a person does by hand.
+    # Steps B3 and B5, which a person does by hand.
     machine.run(
         "install", "-m", "640", "-g", "probefleet-agent", f"/root/{PROBE}.credentials", "/etc/probefleet/credentials"
     )
@@ -94,12 +105,15 @@ def test_what_the_sandbox_might_have_broken_was_measured(site: Machine) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_service_has_no_privilege(site: Machine, role: str) -> None:
+def test_a_service_has_no_privilege_but_for_the_routes_of_the_agent_which_it_hands_on_to_nobody(
+    site: Machine, role: str
+) -> None:
     pid = site.show(unit(role), "MainPID")
     status = dict(line.split(":\t", 1) for line in site.run("cat", f"/proc/{pid}/status").splitlines() if ":\t" in line)
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-    assert [int(status[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")] == [0, 0, 0]
-    assert int(status["CapBnd"], 16) == (CAP_NET_RAW if role == "agent" else 0)
+    own = CAP_NET_ADMIN if role == "agent" else 0
+    assert [int(status[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")] == [own, own, 0]
+    assert int(status["CapBnd"], 16) == (CAP_NET_ADMIN | CAP_NET_RAW if role == "agent" else 0)
     user = site.run("id", "-u", f"probefleet-{role}").strip()
     assert status["Uid"].split() == [user] * 4
 
@@ -208,9 +222,7 @@ def test_services_end_in_order_when_told_to(site: Machine) -> None:
 def test_the_routing_table_of_a_link_leads_out_by_the_link_or_not_at_all(
     site: Machine, guide: Callable[..., str]
 ) -> None:
-    script = "/etc/NetworkManager/dispatcher.d/70-probefleet-links"
-    site.run("mkdir", "-p", "/etc/NetworkManager/dispatcher.d")
-    site.run("bash", "-c", guide("routing"))
+    site.run("tee", "/etc/probefleet/agent.yaml", stdin=AGENT_YAML.replace("links:\n", f"links:\n{MOBILE}"))
     site.run("bash", "-ec", "ip link add eth7 type veth peer name cable; ip link add wwan0 type veth peer name air")
     for device, address in (("eth7", "192.0.2.2/24"), ("wwan0", "198.51.100.2/24")):
         site.run("ip", "address", "add", address, "dev", device)
@@ -218,20 +230,64 @@ def test_the_routing_table_of_a_link_leads_out_by_the_link_or_not_at_all(
     site.run("ip", "link", "set", "cable", "up")
     site.run("ip", "link", "set", "air", "up")
     site.run("ip", "route", "add", "default", "via", "192.0.2.1", "dev", "eth7", "metric", "100")
+    site.run("ip", "route", "add", "default", "via", "198.51.100.1", "dev", "wwan0", "metric", "700")
 
-    def way_out() -> str:
-        return site.run("ip", "route", "get", "203.0.113.9", "from", "198.51.100.2", check=False)
+    def way_out(source: str = "198.51.100.2") -> str:
+        return site.run("ip", "route", "get", "203.0.113.9", "from", source, check=False)
 
-    assert "dev eth7" in way_out()  # what happens without the script: the link's own packets leave by the cable
-    for _ in range(2):  # the second time is NetworkManager's dhcp4-change
-        site.run("env", "DEVICE_IP_IFACE=wwan0", "IP4_GATEWAY=198.51.100.1", script, "wwan0", "up")
+    assert "dev eth7" in way_out()  # what happens without: the link's own packets leave by the cable
+    assert "oif wwan0 lookup 7100 proto 112" in site.run("bash", "-c", guide("routing"))
     assert "via 198.51.100.1 dev wwan0" in way_out()
-    assert site.run("ip", "rule", "show", "table", "100").count("198.51.100.2") == 1
-    site.run("ip", "route", "del", "default", "dev", "wwan0", "table", "100")
+    site.run("ip", "link", "set", "wwan0", "down")
     assert "No route to host" in way_out() or "unreachable" in way_out()
-    site.run("env", "DEVICE_IP_IFACE=wwan0", script, "wwan0", "up")  # a point-to-point modem names no gateway
-    assert "dev wwan0" in way_out()
-    site.run("env", "DEVICE_IP_IFACE=wwan0", script, "wwan0", "down")
-    assert site.run("ip", "rule", "show", "table", "100") == ""
-    site.run(script, "eth7", "up")
+
+    script = "/etc/NetworkManager/dispatcher.d/70-probefleet-links"
+    site.run("ip", "link", "set", "wwan0", "up")
+    site.run("ip", "address", "del", "198.51.100.2/24", "dev", "wwan0")
+    site.run("ip", "address", "add", "198.51.100.7/24", "dev", "wwan0")
+    site.run("ip", "route", "add", "default", "via", "198.51.100.1", "dev", "wwan0", "metric", "700")
+    site.run(script, "wwan0", "dhcp4-change")
+    assert "via 198.51.100.1 dev wwan0" in way_out("198.51.100.7")
+    assert "198.51.100.2" not in site.run("ip", "rule", "show")
+
+    site.run("probe-agent", "link", "teardown")
     assert site.run("ip", "rule", "show").count("lookup") == 3
+    assert not site.works("test", "-e", script)
+
+    # The sandboxed agent does it by itself, before its next test.
+    site.run("systemctl", "start", unit("agent"))
+    site.wait_until(lambda: "via 198.51.100.1 dev wwan0" in way_out("198.51.100.7"), 30, "the agent keeps the table")
+    site.run("ip", "rule", "del", "from", "198.51.100.7", "lookup", "7100")
+    site.wait_until(lambda: "via 198.51.100.1 dev wwan0" in way_out("198.51.100.7"), 60, "and goes on keeping it")
+    assert "may not change" not in site.journal(unit("agent"))
+    site.run("systemctl", "stop", unit("agent"), timeout_s=90)
+
+
+def test_systemd_networkd_gives_a_stick_its_table_from_the_files_we_make(site: Machine) -> None:
+    if not site.works("test", "-x", "/lib/systemd/systemd-networkd"):
+        pytest.skip("NOT SHOWN: systemd-networkd is missing")
+    site.run("tee", "/etc/probefleet/agent.yaml", stdin=STICK_YAML)
+    site.run("mkdir", "-p", "/run/systemd/network")
+    site.run("tee", "/run/systemd/network/80-stick.network", stdin=STICK_NETWORK)
+    site.run("probe-agent", "link", "setup", "--for", "networkd")
+    site.run("ip", "rule", "add", "from", "198.51.100.77", "lookup", "77", "priority", "9000")  # not ours: stays
+    site.run("ip", "link", "add", "usb0", "type", "veth", "peer", "name", "stick")
+    site.run("systemctl", "restart", "systemd-networkd")
+
+    def table() -> str:
+        return site.run("ip", "route", "show", "table", "7100", check=False)
+
+    site.wait_until(lambda: "default via 198.51.100.130 dev usb0" in table(), 30, "a lease, and the table's way out")
+    assert "unreachable default" in table()
+    assert "from all oif usb0 lookup 7100" in site.run("ip", "rule", "show")
+    assert "default via 198.51.100.130 dev usb0 proto dhcp" in site.run("ip", "route", "show", "metric", "700")
+    site.run("probe-agent", "link", "setup")
+    site.run("networkctl", "reconfigure", "usb0")  # takes its own away, and puts it back
+    site.wait_until(lambda: "default via 198.51.100.130 dev usb0" in table(), 30, "another lease")
+    rules = site.run("ip", "rule", "show")
+    assert "from 198.51.100.77 lookup 77" in rules
+    assert "from all oif usb0 lookup 7100 proto 112" in rules
+    site.run("probe-agent", "link", "setup")
+    assert "nothing to change" in site.run("probe-agent", "link", "setup")
+    site.run("probe-agent", "link", "teardown")
+    assert not site.works("test", "-e", "/etc/systemd/network/70-probefleet-stick.network")

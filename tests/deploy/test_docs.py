@@ -79,7 +79,13 @@ def _ours(guide: Path) -> list[list[str]]:
 def test_our_programs_have_the_commands_and_options_that_the_guides_use(words: tuple[str, ...]) -> None:
     program, *arguments = words
     names = [word for word in arguments if re.fullmatch(r"[a-z][a-z-]*", word)]
-    command = [sys.executable, "-m", f"{OURS[program]}.cli", *names[: 2 if names[0] == "modem" else 1], "--help"]
+    command = [
+        sys.executable,
+        "-m",
+        f"{OURS[program]}.cli",
+        *names[: 2 if names[0] in {"modem", "link"} else 1],
+        "--help",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for option in (word for word in arguments if word.startswith("--")):
