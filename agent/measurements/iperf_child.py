@@ -21,6 +21,7 @@ import base64
 import contextlib
 import ctypes
 import json
+import math
 import os
 import signal
 import socket
@@ -126,7 +127,7 @@ class _Transfer:
         client = self._client
         client.server_hostname = job["host"]
         client.port = job["port"]
-        client.duration = job["duration_s"]
+        client.duration = math.ceil(job["duration_s"])  # whole seconds are all it takes; the watchdog ends it sooner
         client.omit = job["omit_s"]
         client.reverse = job["reverse"]
         client.num_streams = job["streams"]
@@ -204,6 +205,8 @@ class _Watchdog(threading.Thread):
         self._cap: int | None = job.get("max_bytes")
         self._interface: str = job.get("device") or ""
         self._quota: int | None = job.get("left_bytes")
+        self._length_s: float = job["omit_s"] + job["duration_s"]
+        self._broken_second = job["duration_s"] % 1 > 0
         self._udp = job.get("udp") is not None
         self._reverse: bool = job["reverse"]
         self._before_s = 0.0
@@ -212,8 +215,11 @@ class _Watchdog(threading.Thread):
         self._next_s = begun_s
 
     def run(self) -> None:
-        while not self.ended.wait(_LOOK_EVERY_S if self.looks or self._udp else _LOOK_FOR_START_S):
+        while not self.ended.wait(self._pause_s()):
             self._look()
+            if self._broken_second and self._left_s() <= 0:
+                self._broken_second = False
+                self._transfer.finish_early()
             if time.monotonic() < self._next_s:
                 continue
             self._next_s = time.monotonic() + _LOOK_EVERY_S * 0.9
@@ -224,6 +230,17 @@ class _Watchdog(threading.Thread):
                 self._transfer.cut()
                 if not self.ended.wait(_GRACE_S):
                     leave(self._answer, {"error": "deadline", "deadline_reached": True})
+
+    def _pause_s(self) -> float:
+        if not self.looks and not self._udp:
+            return _LOOK_FOR_START_S
+        return max(0.001, min(_LOOK_EVERY_S, self._left_s())) if self._broken_second else _LOOK_EVERY_S
+
+    def _left_s(self) -> float:
+        """How long the transfer is to go on, counted from its first data."""
+        if not self.looks:
+            return self._length_s
+        return self._begun_s + self.looks[0][0] + self._length_s - time.monotonic()
 
     def _look(self) -> None:
         """Note how the streams do, from the last look before their first data on."""

@@ -121,6 +121,18 @@ def test_a_link_stacked_on_another_device_counts_its_bytes_once(site: Site) -> N
     assert answer["download"]["other_interfaces_bytes"] < 20_000
 
 
+def test_a_short_test_ends_half_a_second_after_its_start_and_is_a_sample(site: Site) -> None:
+    site.serve(5201, 5202)
+    answer = site.measure(options={"preset": "short", "idle_s": 0})
+    for direction, expected_mbps in (("download", DOWN_MBPS), ("upload", UP_MBPS)):
+        transfer = answer[direction]
+        assert transfer["steady_mbps"] == pytest.approx(expected_mbps, rel=0.06)
+        assert 0.5 * expected_mbps < transfer["mbps"] < 1.06 * expected_mbps
+        assert 1.4 <= transfer["elapsed_s"] <= 1.9
+    assert answer["invalid"] == []
+    assert answer["upload_failure"] is None
+
+
 def test_a_link_of_one_megabit_is_measured_and_accounted_for(site: Site) -> None:
     site.shape(site.net, "cell", 1)
     site.serve(5201)

@@ -257,7 +257,7 @@ def test_the_default_is_the_light_test() -> None:
         {"interval_s": 0.01},
         {"max_bytes": 10},
         {"bytes": 10},
-        {"duration_s": 5.5},
+        {"duration_s": 0.4},
     ],
     ids=str,
 )
