@@ -27,7 +27,7 @@ _EXAMPLES: Final = """\
 examples:
   probe-agent check-config                      is /etc/probefleet/agent.yaml right? (names every mistake)
   probe-agent links                             what each link's interface and modem say now
-  probe-agent once throughput-light             one test now, on every link of the job
+  probe-agent once throughput-reference         one test now, on every link of the job
   probe-agent once radio --link viettel --json
   probe-agent run                               measure on schedule (what the systemd unit does)
   probe-agent link setup --dry-run              how each link gets a routing table of its own, and why

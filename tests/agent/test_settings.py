@@ -15,9 +15,9 @@ MISTAKES = sorted((ROOT / "tests/mistakes/agent").glob("*.yaml"))
 def test_the_commented_example_loads() -> None:
     loaded = settings.load(ROOT / "config/agent.yaml")
     assert loaded.links_of(loaded.job("latency")) == loaded.links
-    light = loaded.job("throughput-light")
-    assert isinstance(light, ThroughputJob)
-    assert light.options.streams == 4
+    short = loaded.job("throughput-short")
+    assert isinstance(short, ThroughputJob)
+    assert short.options.streams == 4
 
 
 @pytest.mark.parametrize("path", MISTAKES, ids=lambda path: path.stem)
@@ -42,7 +42,7 @@ def test_a_config_with_three_mistakes_lists_three(tmp_path: Path) -> None:
         settings.load(path)
     text = str(refusal.value)
     assert "probe_id" in text
-    assert "jobs[1].every: unknown key; did you mean 'every_s'?" in text
+    assert "jobs[2].every: unknown key; did you mean 'every_s'?" in text
     assert "jobs[0].options.streams: expected `int`" in text
 
 
