@@ -53,7 +53,7 @@ class Witness:
         computer: Computer | None = None,
         offset_s: Callable[[], float] | None = None,
         quiet: Callable[[], AbstractContextManager[None]] = nullcontext,
-        every_s: float = LOOK_EVERY_S,
+        every_s: float | None = None,
     ) -> None:
         """Take what is to be watched; `offset_s` gives the wall clock less a steady one."""
         self.radio: list[RadioReading] = []
@@ -64,7 +64,7 @@ class Witness:
         self._computer = computer or machine.Computer()
         self._offset_s = offset_s
         self._quiet = quiet
-        self._every_s = every_s
+        self._every_s = LOOK_EVERY_S if every_s is None else every_s
         self._flags: list[int] = []
         self._ended = threading.Event()
         self._open = ExitStack()

@@ -658,7 +658,7 @@ class Granted(_Message, frozen=True, kw_only=True, tag_field="answer", tag="gran
     user: str = ""
     public_key: str = ""
     load_percent: float | None = None
-    """How much of the responder's network is in use as it answers."""
+    """How much of the responder's network is in use as it answers; above 70 a test measures the server."""
 
 
 class Busy(_Message, frozen=True, kw_only=True, tag_field="answer", tag="busy"):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from agent import lease
@@ -162,3 +163,18 @@ def test_the_request_tells_the_cell_the_operator_and_how_fast_the_link_was() -> 
     assert 299 < wish.window_s <= 300
     assert bench.server is not None
     assert bench.server.responder == "a"
+
+
+def test_what_is_borrowed_knows_its_end_and_how_busy_the_server_is() -> None:
+    clock = SystemClock()
+    reply = msgspec.structs.replace(granted("a"), load_percent=71.5, expires_in_s=30.0)
+    before_s = clock.monotonic_s()
+    borrowed = borrow(Responders({"a": [reply]}, Habits(["a"])), clock, WISH)
+    assert borrowed.ends_s is not None
+    assert before_s + 30 <= borrowed.ends_s <= clock.monotonic_s() + 30
+    assert borrowed.plain().load_percent == 71.5
+
+
+def test_a_booked_turn_brings_the_load_that_the_responder_told() -> None:
+    promise = msgspec.structs.replace(granted("a", starts_in_s=1), load_percent=12.0)
+    assert borrow(Responders({"a": [promise, None]}, Habits(["a"])), SystemClock(), WISH).load_percent == 12.0

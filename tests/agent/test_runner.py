@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import path
+from agent import path, witness
 from agent.bench import Look
 from agent.lease import Habits, Wish
 from agent.ledger import Booking
@@ -21,6 +22,8 @@ from agent.measurements.throughput_options import ThroughputOptions
 from agent.runner import Runner
 from agent.settings import IperfServer, Link, Plan, RadioJob, Settings, Site, ThroughputJob
 from agent.spool import Run, Spool
+from agent.time_repair import Timekeeper
+from agent.timesync import Boot
 from base.broker import BrokerSettings
 from base.durable import StorageError
 from wire.codec import decode_result
@@ -29,6 +32,8 @@ from wire.messages import (
     Clock,
     Denied,
     Failed,
+    Granted,
+    Invalid,
     LeaseReply,
     Radio,
     Reason,
@@ -298,3 +303,64 @@ def test_a_result_waits_in_memory_while_the_disk_is_full_and_is_kept_when_it_is_
     runner.run(settings.job("radio"), settings.links[0], slot=2, due=None)
     assert not runner.storage_error
     assert spool.counts()[:2] == (2, 2)
+
+
+class Watched(FakeModems):
+    """A modem that can be watched, and falls back to 3G as soon as nobody but the watcher looks."""
+
+    @contextmanager
+    def watch(self, link: Link) -> Iterator[Callable[[], RadioReading]]:
+        looks = iter([LTE, LTE])
+        yield lambda: next(looks, RadioReading(technology=Technology.UMTS))
+
+
+def test_what_a_test_is_watched_for_is_told_with_it(
+    tmp_path: Path, spool: Spool, iperf_server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witness, "LOOK_EVERY_S", 0.05)
+    settings = make_settings(tmp_path, servers=(IperfServer(host="127.0.0.1", port=iperf_server),))
+    told: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        told.append("quiet")
+        yield
+        told.append("aloud")
+
+    clock = FakeClock()
+    keeper = Timekeeper(clock, spool, settings.clock, boot=lambda: Boot("b", clock.steady_s), not_before_s=0.0)
+    monkeypatch.setattr(keeper, "offset_s", iter([0.0, 90.0]).__next__)
+    runner = Runner(settings, spool, clock, Watched(), FakeLender())
+    runner.timekeeper, runner.quiet = keeper, quiet
+    monkeypatch.setattr(runner.budget, "is_spent", lambda _link: True)
+    result = runner.run(settings.job("light"), settings.links[0], slot=1, due=None)
+    assert isinstance(result.outcome, Throughput), result.outcome
+    assert told == ["quiet", "aloud"]
+    assert result.outcome.technologies_during == (Technology.LTE, Technology.UMTS)
+    assert {Invalid.FELL_BACK, Invalid.CLOCK_STEPPED, Invalid.PLAN_THROTTLED} <= set(result.outcome.invalid)
+    assert result.outcome.machine is not None
+    assert result.outcome.machine.cpu_percent is not None
+    assert result.outcome.download.cpu_share is not None
+    assert result.outcome.download.interface_back_bytes is not None
+
+
+def test_a_lease_that_ran_out_and_a_server_that_is_busy_are_told(
+    tmp_path: Path, spool: Spool, iperf_server: int
+) -> None:
+    granted = Granted(
+        request_id="1",
+        responder="r1",
+        host="127.0.0.1",
+        ports=(iperf_server,),
+        token="",
+        expires_in_s=0.5,
+        load_percent=88.0,
+    )
+    clock = FakeClock()
+    clock.monotonic_s = time.monotonic  # type: ignore[method-assign]  # a clock that goes
+    result = run(spool, make_settings(tmp_path), "light", lender=FakeLender([granted]), clock=clock)
+    assert isinstance(result.outcome, Throughput), result.outcome
+    assert {Invalid.LEASE_EXPIRED, Invalid.SERVER_LOADED} <= set(result.outcome.invalid)
+    assert result.used is not None
+    assert result.used.server is not None
+    assert result.used.server.load_percent == 88.0

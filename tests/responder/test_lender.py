@@ -292,3 +292,15 @@ def test_an_echo_server_that_cannot_start_is_tried_ever_more_rarely(caplog: pyte
     pauses = [record.args[-1] for record in caplog.records if isinstance(record.args, tuple) and "irtt" in record.msg]
     assert pauses == [1.0, 2.0, 4.0]
     assert "in use" in caplog.text
+
+
+def test_who_lends_tells_how_busy_its_network_is(lender: Lender, clock: Clock) -> None:
+    told = []
+    for number in range(3):
+        reply = lender.answer(request(str(number), transfers=0))
+        assert isinstance(reply, Granted)
+        told.append(reply.load_percent)
+        clock.now_s += 1.0
+    assert told[0] is None, "nothing is known before the second look"
+    assert told[2] is not None
+    assert told[2] >= 0.0
