@@ -72,6 +72,29 @@ def test_after_the_first_look_one_question_is_enough(
         assert far.heard[asked:] == ['AT+QENG="servingcell"']
 
 
+def test_when_the_usual_question_tells_nothing_any_more_another_one_does(
+    peer: Callable[..., Peer], ec25: Callable[..., Callable[[str], bytes | None]]
+) -> None:
+    table = {"AT+CEREG?": "+CEREG: 2,0", "AT+CGREG?": '+CGREG: 2,1,"D6E7","844D92A",2'}
+    before, after = ec25(), ec25(table=table | {"AT+QCSQ": '+QCSQ: "NOSERVICE"'})
+    fallen: list[str] = []
+
+    def answer(command: str) -> bytes | None:
+        if fallen and command == 'AT+QENG="servingcell"':
+            return b'\r\n+QENG: "servingcell","SEARCH"\r\n\r\nOK\r\n'
+        return after(command) if fallen else before(command)
+
+    far = peer(answer)
+    with ModemSession(far.port) as session:
+        glance = Glance(session)
+        assert glance().technology is Technology.LTE
+        fallen.append("back to 3G")
+        assert glance().technology is Technology.UMTS
+        asked = len(far.heard)
+        assert glance().technology is Technology.UMTS
+        assert far.heard[asked:] == ["AT+CGREG?"]
+
+
 def test_a_modem_that_hangs_during_the_test_ends_the_watch_soon(modem: Callable[..., SimulatedModem]) -> None:
     simulated = modem()
 
