@@ -27,7 +27,7 @@ pytestmark = pytest.mark.root
 
 Outcome = Literal["right", "none", "either"]
 Overrides = dict[str, Any]
-PATH_DOUBTS = {Invalid.BYTES_NOT_ACCOUNTED, Invalid.OTHER_INTERFACE_USED}
+PATH_DOUBTS = {Invalid.BYTES_NOT_ACCOUNTED, Invalid.OTHER_INTERFACE_USED, Invalid.OTHER_TRAFFIC}
 SERVER, OWN_ADDRESS = "10.9.0.1", "10.2.0.2"
 SERVER_V6 = "fd00:9::1"
 OWN_V6 = "fd00:2::2"
