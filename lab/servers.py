@@ -249,6 +249,7 @@ def broker_acl(users: Iterable[str]) -> str:
             f"topic read {topics.every_probe(topics.LEASE_REQUEST)}",
             f"topic write {topics.every_probe(topics.LEASE_GRANT)}",
             f"topic write {topics.every_probe(topics.RESPONDER)}",
+            f"topic readwrite {topics.every_probe(topics.LENDING)}",
         ],
     }
     blocks = (

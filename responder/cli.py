@@ -23,7 +23,7 @@ from responder import settings as configuration
 from responder import standing
 from responder.desk import Desk
 from responder.lender import Lender
-from responder.servers import ServerError, missing_tools
+from responder.servers import ServerError, iperf3, missing_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +102,8 @@ def _serve(settings: Settings) -> int:
 def _check(path: Path, settings: Settings, *, as_json: bool) -> int:
     """Say what the file means on this machine, or what is missing for it to work."""
     complaints = missing_tools(_tools(settings))
+    if settings.authenticate and not complaints and (complaint := iperf3().complaint) is not None:
+        complaints.append(complaint)
     if settings.broker.credentials_file is not None:
         try:
             read_credentials(settings.broker.credentials_file)

@@ -2,7 +2,8 @@
 
 Hears `lease/request` of every probe, answers on `lease/grant` of the same. A message that is no request, or speaks for
 another probe than its topic's, is counted and ignored; so is, in silence, one that names another responder. The session
-is clean: a request from before is worth nothing. The responder's own status is retained, with a last will.
+is clean: a request from before is worth nothing. The responder's own status is retained, with a last will. Responders
+of one group talk on the group's `lending`; until a group has settled after a connection was made, requests wait.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import Counter
+from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,7 +20,7 @@ import msgspec
 from base.broker import make_client
 from responder import standing
 from wire import codec, topics
-from wire.messages import LeaseRequest, ResponderStatus
+from wire.messages import GroupWord, LeaseRequest, ResponderStatus
 
 if TYPE_CHECKING:
     import threading
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 2048
+MAX_WORD_BYTES: Final = 256 * 1024
 _MAX_WAITING: Final = 1000
 _TICK_S: Final = 0.2
 _BUSY_TICK_S: Final = 0.05
@@ -48,6 +50,10 @@ _COMPLAIN_EVERY_S: Final = 10.0
 class _Heard(NamedTuple):
     topic: str
     payload: bytes
+
+
+_CONNECTED: Final = _Heard("", b"")
+"""Stands among what is heard where a connection was made: what comes after it was heard on the new one."""
 
 
 class Desk:
@@ -63,6 +69,8 @@ class Desk:
         self._file_trouble = ""
         self._file_due_s = self._status_due_s = float("-inf")
         self._lender = lender
+        self._group_topic = topics.topic(settings.group, topics.LENDING) if settings.group is not None else None
+        self._held: deque[LeaseRequest] = deque()
         self._clock = clock
         self._complained_s = float("-inf")
         self._heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
@@ -98,11 +106,35 @@ class Desk:
             self._client.loop_stop()
 
     def _handle(self, heard: _Heard) -> None:
+        if heard is _CONNECTED:
+            if self._lender.group is not None:
+                self._lender.group.connected(self._clock())
+            return
+        if heard.topic == self._group_topic:
+            self._hear_word(heard)
+            return
         request = read(heard.topic, heard.payload)
         if isinstance(request, str):
             self._ignore(heard.topic, request)
         elif request.responder in {None, self._responder_id}:
-            self._send(request.probe_id, self._lender.answer(request))
+            group = self._lender.group
+            if group is not None and request.transfers and not group.ready(self._clock()):
+                self._held.append(request)
+            else:
+                self._answer(request)
+
+    def _hear_word(self, heard: _Heard) -> None:
+        try:
+            word = codec.decode(heard.payload, GroupWord)
+        except codec.Undecodable as error:
+            self._ignore(heard.topic, f"no word of a group: {error}")
+            return
+        self._lender.hear(word)
+
+    def _answer(self, request: LeaseRequest) -> None:
+        reply = self._lender.answer(request)
+        if reply is not None:
+            self._send(request.probe_id, reply)
 
     def _send(self, probe_id: str, reply: LeaseReply) -> None:
         if not self._client.is_connected():
@@ -111,7 +143,14 @@ class Desk:
         self._client.publish(topics.topic(probe_id, topics.LEASE_GRANT), codec.encode(reply), qos=1)
 
     def _tell(self) -> None:
-        """Send what probes are to hear, and say how things stand, when it is time to."""
+        """Send what probes and the group are to hear, and say how things stand, when it is time to."""
+        group = self._lender.group
+        while group is not None and self._held and group.ready(self._clock()):
+            self._answer(self._held.popleft())
+        if group is not None and self._group_topic is not None:
+            for word in group.take_words():
+                if self._client.is_connected():  # if not, everything is said anew at the next connection
+                    self._client.publish(self._group_topic, codec.encode(word), qos=1)
         for news in self._lender.take_news():
             self._send(news.probe_id, news.reply)
         now_s = self._clock()
@@ -157,6 +196,9 @@ class Desk:
             return
         log.info("connected to broker %s", where)
         client.subscribe(topics.every_probe(topics.LEASE_REQUEST), qos=1)
+        if self._group_topic is not None:
+            client.subscribe(self._group_topic, qos=1)
+        self._heard.put(_CONNECTED)
         self._status_due_s = float("-inf")
 
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
@@ -179,7 +221,8 @@ class Desk:
         elif message.retain:
             self.ignored["retained"] += 1
         else:
-            self._heard.put(_Heard(message.topic, bytes(message.payload[: MAX_REQUEST_BYTES + 1])))
+            most = MAX_WORD_BYTES if message.topic == self._group_topic else MAX_REQUEST_BYTES + 1
+            self._heard.put(_Heard(message.topic, bytes(message.payload[:most])))
 
 
 def read(topic: str, payload: bytes) -> LeaseRequest | str:

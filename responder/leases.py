@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from wire.messages import LeaseRequest
 
@@ -29,6 +29,9 @@ OWED_S: Final = 4 * 3600.0
 """How long a refusal gives its link precedence: long enough for a probe that measures every three hours."""
 
 _HOUR_S: Final = 3600.0
+
+GUARD_S: Final = 1.0
+"""Kept between two tests of one cell at different servers: what they know of each other is as old as a message."""
 
 _Link = tuple[str, str]
 
@@ -64,6 +67,25 @@ class Lease(NamedTuple):
         """How long it lasts."""
         return self.expires_s - self.starts_s
 
+    @property
+    def link_name(self) -> str:
+        """Name the link among all probes' links."""
+        return f"{self.probe_id}/{self.link}"
+
+
+class Taken(NamedTuple):
+    """A cell that another server tests in, for a link, from `starts_s` to `expires_s`."""
+
+    link: str
+    cell: str
+    starts_s: float
+    expires_s: float
+
+    def excludes(self, link: str, cell: str | None, starts_s: float, expires_s: float) -> bool:
+        """Whether a test of this link in this cell would meet it. What a link itself holds elsewhere it has left."""
+        apart = expires_s <= self.starts_s - GUARD_S or starts_s >= self.expires_s + GUARD_S
+        return cell == self.cell and link != self.link and not apart
+
 
 class Lent(NamedTuple):
     """The request has a lease. `fresh`: it was made just now. `ended`: the link's former lease, which is over."""
@@ -92,7 +114,7 @@ class _TurnedAway(NamedTuple):
 
 
 class Book:
-    """All leases of one responder."""
+    """All leases of one responder. `elsewhere`: what others of its group hold, to be kept up by whoever hears of it."""
 
     def __init__(self, ports: Iterable[int], limits: Limits) -> None:
         self._ports = tuple(dict.fromkeys(ports))
@@ -103,6 +125,7 @@ class Book:
         self._turned_away: dict[_Link, _TurnedAway] = {}
         self._lent_at_s: dict[str, deque[float]] = {}
         self._next = 0
+        self.elsewhere: tuple[Taken, ...] = ()
 
     @property
     def leases(self) -> tuple[Lease, ...]:
@@ -134,8 +157,9 @@ class Book:
         if place is None:
             raise AssertionError("when everybody has left, every wish within the limits fits")
         if place.starts_s - now_s > request.window_s * self._share(link):
-            times = self._turned_away[link].times if link in self._turned_away else 0
-            self._turned_away[link] = _TurnedAway(times + 1, now_s)
+            if request.window_s > 0:  # who only asks whether it is free now is owed nothing
+                times = self._turned_away[link].times if link in self._turned_away else 0
+                self._turned_away[link] = _TurnedAway(times + 1, now_s)
             return Full(place.starts_s - now_s, ended=held)
         lease = place._replace(running=place.starts_s <= now_s)
         self._next = self._ports.index(lease.ports[-1]) + 1
@@ -145,8 +169,11 @@ class Book:
         self._lent_at_s.setdefault(request.probe_id, deque()).append(now_s)
         return Lent(lease, fresh=True, ended=held)
 
-    def due(self, now_s: float) -> list[Lease]:
-        """Start every booking whose time has come or that fits already, those that asked first first; return them."""
+    def due(self, now_s: float, may_start: Callable[[Lease], bool] = lambda _: True) -> list[Lease]:
+        """Start every booking whose time has come or that fits already, those that asked first first; return them.
+
+        `may_start` is asked before each; who says no leaves it booked.
+        """
         started = []
         for booked in [lease for lease in self._leases.values() if not lease.running]:
             ahead = self._place(booked, now_s, now_s)
@@ -155,6 +182,8 @@ class Book:
             elif ahead is not None:
                 lease = ahead._replace(running=True)
             else:
+                continue
+            if not may_start(booked):
                 continue
             self._leases[booked.probe_id, booked.link] = lease
             started.append(lease)
@@ -236,6 +265,7 @@ class Book:
     def _places(self, wish: Lease, now_s: float) -> Iterator[Lease]:
         """Go through the places where it fits, the earliest first: now, or a moment when something becomes free."""
         moments = {now_s} | {lease.expires_s for lease in self._leases.values()} | set(self._set_aside.values())
+        moments |= {taken.expires_s + GUARD_S for taken in self.elsewhere if taken.cell == wish.cell}
         for moment_s in sorted(moments):
             if moment_s >= now_s and (place := self._place(wish, moment_s, now_s)) is not None:
                 yield place
@@ -249,6 +279,8 @@ class Book:
             if lease.starts_s < expires_s and lease.expires_s > max(starts_s, now_s) and lease.token != wish.token
         ]
         if wish.cell is not None and any(lease.cell == wish.cell for lease in beside):
+            return None
+        if any(taken.excludes(wish.link_name, wish.cell, starts_s, expires_s) for taken in self.elsewhere):
             return None
         if sum(lease.probe_id == wish.probe_id for lease in beside) >= self._limits.leases_per_probe:
             return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from responder import servers, watch
 from responder.echo import Echo
+from responder.group import Group
 from responder.leases import Book, Full, Lease, Lent, Refused
 from responder.load import NetworkLoad
 from responder.servers import Gate, Login, PortTaken, ServerError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from responder.settings import Settings
+    from wire.messages import GroupWord
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ COUNTS: Final = (
     "strangers",
     "ports_taken",
     "ignored",
+    "claims_lost",
 )
 """What is counted from the start of the responder on."""
 
@@ -65,6 +68,10 @@ class Lender:
         self._clock = clock
         self._book = Book(settings.ports.all, settings.limits)
         self._tenants: dict[str, Tenancy] = {}
+        self._claimed: dict[str, LeaseRequest] = {}
+        """Requests whose lease depends on a claim in the group that is not settled yet, by the lease's token."""
+        self.group = Group(settings.responder_id, secrets.token_hex(4)) if settings.group is not None else None
+        """With whom cells are shared; without one, with nobody."""
         self._news: list[News] = []
         self._looked_s = clock()
         self._blind = ""
@@ -94,6 +101,7 @@ class Lender:
             waiting=len(leases) - len(running),
             turned_away=self._book.owed,
             counts=dict(self.counts),
+            group=self._settings.group,
         )
 
     def open(self) -> None:
@@ -105,22 +113,27 @@ class Lender:
                 self._set_aside(port, now_s)
         self.tick()
 
-    def answer(self, request: LeaseRequest) -> LeaseReply:
-        """Lend, book, or say why not. Servers that start now listen before Granted is returned."""
+    def answer(self, request: LeaseRequest) -> LeaseReply | None:
+        """Lend, book, or say why not. Servers that start now listen before Granted is returned.
+
+        None: the group has to be asked for the cell; the answer will be in `take_news`.
+        """
         self.tick()
         if request.transfers == 0:  # it only asks where the echo server is
             return self._granted(request.request_id, None)
         self.counts["asked"] += 1
-        for _ in range(_ATTEMPTS):
-            decision = self._book.ask(request, self._clock(), secrets.token_urlsafe(12))
-            if isinstance(decision, Refused):
-                return self._denied(request, decision.why)
-            self._drop(decision.ended, "its link asks anew")
-            if isinstance(decision, Full):
-                return self._busy(request, decision.retry_in_s)
-            if (reply := self._honour(request, decision)) is not None:
-                return reply
-        return self._busy(request, SET_ASIDE_S)
+        return self._decide(request)
+
+    def hear(self, word: GroupWord) -> None:
+        """Take in a word of the group's topic, our own ones among them."""
+        if self.group is None:
+            return
+        now_s = self._clock()
+        settled = self.group.hear(word, now_s)
+        self._book.elsewhere = self.group.elsewhere(now_s)
+        for token, won in settled:
+            self._settle(token, won=won)
+        self.tick()
 
     def tick(self) -> None:
         """Free what has ended, expired or lost its client; start what is due. What is to be told is in `take_news`."""
@@ -133,7 +146,11 @@ class Lender:
             self._looked_s = now_s
             self._load.tick(now_s)
             self._look(now_s)
-        for lease in self._book.due(now_s):
+        if self.group is not None:
+            for token, won in self.group.late(now_s):
+                self._settle(token, won=won)
+            self._book.elsewhere = self.group.elsewhere(now_s)
+        for lease in self._book.due(now_s, self._may_start):
             self._start_booked(lease)
         if self._echo is not None:
             self._echo.tick(now_s)
@@ -153,6 +170,54 @@ class Lender:
         if self._gate is not None:
             self._gate.close()
 
+    def _decide(self, request: LeaseRequest) -> LeaseReply | None:
+        for _ in range(_ATTEMPTS):
+            decision = self._book.ask(request, self._clock(), secrets.token_urlsafe(12))
+            if isinstance(decision, Refused):
+                return self._denied(request, decision.why)
+            self._drop(decision.ended, "its link asks anew")
+            if isinstance(decision, Full):
+                return self._busy(request, decision.retry_in_s)
+            lease = decision.lease
+            if decision.fresh and self.group is not None and lease.cell is not None:
+                self._claimed[lease.token] = request
+                self.group.claim(lease, self._clock())
+            if lease.token in self._claimed:
+                return None
+            if (reply := self._honour(request, decision)) is not None:
+                return reply
+        return self._busy(request, SET_ASIDE_S)
+
+    def _settle(self, token: str, *, won: bool) -> None:
+        """Go on with a request whose cell the group has decided about."""
+        request = self._claimed.pop(token, None)
+        lease = next((lease for lease in self._book.leases if lease.token == token), None)
+        if request is None or lease is None:
+            return
+        if won:
+            reply = self._honour(request, Lent(lease, fresh=True))
+        else:
+            self.counts["claims_lost"] += 1
+            self._undo(lease)
+            reply = None
+        if reply is None:
+            reply = self._decide(request)
+        if reply is not None:
+            self._news.append(News(request.probe_id, reply))
+
+    def _may_start(self, lease: Lease) -> bool:
+        return self.group is None or lease.cell is None or self.group.may_start(lease, self._clock())
+
+    def _undo(self, lease: Lease) -> None:
+        """Take back a lease that could not be honoured."""
+        self._book.undo(lease)
+        self._give_back(lease)
+
+    def _give_back(self, lease: Lease) -> None:
+        self._claimed.pop(lease.token, None)
+        if self.group is not None:
+            self.group.give_back(lease.token)
+
     def _honour(self, request: LeaseRequest, lent: Lent) -> LeaseReply | None:
         """Answer with what the book lends; None if a port turned out to be taken, and the book is to be asked again."""
         lease = lent.lease
@@ -164,10 +229,10 @@ class Lender:
             self._serve(lease)
         except PortTaken as taken:
             self._set_aside(taken.port, self._clock())
-            self._book.undo(lease)
+            self._undo(lease)
             return None
         except ServerError as error:
-            self._book.undo(lease)
+            self._undo(lease)
             log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
             return self._denied(request, "this responder cannot start its servers; see its log")
         self.counts["granted"] += 1
@@ -194,7 +259,7 @@ class Lender:
         if not self._tenants:
             return
         try:
-            traffic = watch.look(self._settings.ports.first, self._settings.ports.last)
+            traffic = watch.look(self._settings.ports.first, self._settings.ports.last, self._settings.bind_address)
         except WatchError as error:
             if str(error) != self._blind:
                 self._blind = str(error)
@@ -211,7 +276,8 @@ class Lender:
                 self._serve(lease)
             except PortTaken as taken:
                 self._set_aside(taken.port, self._clock())
-                moved = self._book.rebook(lease, self._clock(), within_s=lease.length_s)
+                claimed = self.group is not None and lease.cell is not None  # for this time, and no other
+                moved = self._book.rebook(lease, self._clock(), within_s=lease.length_s) if not claimed else None
                 if moved is None or not moved.running:
                     break
                 lease = moved
@@ -220,6 +286,8 @@ class Lender:
                 moved = None
                 break
             else:
+                if self.group is not None:
+                    self.group.started(lease, self._clock())
                 self._news.append(News(lease.probe_id, self._granted(lease.request_id, lease)))
                 return
         else:
@@ -227,7 +295,7 @@ class Lender:
         if moved is not None:
             self._news.append(News(moved.probe_id, self._granted(moved.request_id, moved)))
             return
-        self._book.undo(lease)
+        self._undo(lease)
         self.counts["busy"] += 1
         gone = Busy(request_id=lease.request_id, responder=self._settings.responder_id, retry_in_s=SET_ASIDE_S)
         self._news.append(News(lease.probe_id, gone))
@@ -257,6 +325,8 @@ class Lender:
         self._drop(lease, why, count=count)
 
     def _drop(self, lease: Lease | None, why: str, *, count: str | None = None) -> None:
+        if lease is not None:
+            self._give_back(lease)
         tenant = self._tenants.pop(lease.token, None) if lease is not None else None
         if lease is None or tenant is None:
             return

@@ -31,7 +31,10 @@ _ACCEPTED: Final = re.compile(rb"Accepted connection from ([0-9A-Fa-f.:]+), port
 # The password's time stamp is not ours to judge: a probe without a battery clock may be years off. A copied password is
 # of no use anyway: it opens one server, once, until the lease ends.
 _ANY_CLOCK_S: Final = 2_000_000_000
-_PKCS1_SINCE: Final = (3, 17)  # from here on OAEP is the default, which older clients do not speak (RELNOTES of 3.17)
+# The password of a lease is padded by PKCS#1 v1.5 on both sides, whatever their versions: iperf3 before 3.17 knows
+# nothing else, and later ones have to be told (RELNOTES of 3.17). What OAEP closes is of little
+# use against a password that opens one server once.
+_OAEP_SINCE: Final = (3, 17)
 _DEBIAN_PACKAGES: Final = {
     "iperf3": "iperf3",
     "irtt": "irtt",
@@ -144,7 +147,11 @@ class Gate:
     """One RSA key for the life of the responder, one user and password per lease; all of it in a private folder."""
 
     def __init__(self) -> None:
-        """Make the key; raise ServerError."""
+        """Make the key; raise ServerError, also where this iperf3 asks for no password."""
+        about = iperf3()
+        if about.complaint is not None:
+            raise ServerError(about.complaint)
+        self._pkcs1 = about.version >= _OAEP_SINCE
         self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-")
         folder = Path(self._folder.name)
         self._key_file = folder / "key.pem"
@@ -152,7 +159,6 @@ class Gate:
             _openssl("genrsa", "-out", str(self._key_file), "2048")
             self._key_file.chmod(0o600)
             self.public_key = _openssl("rsa", "-in", str(self._key_file), "-pubout")
-            self._pkcs1 = iperf3_version() >= _PKCS1_SINCE
         except ServerError:
             self.close()
             raise
@@ -232,8 +238,25 @@ def is_free(port: int, bind_address: str | None) -> bool:
     return True
 
 
-def iperf3_version() -> tuple[int, int]:
-    """Ask iperf3 which one it is; raise ServerError."""
+class Iperf3(NamedTuple):
+    """Which iperf3 is installed; `authentication`: whether its servers can ask for a password."""
+
+    version: tuple[int, int]
+    authentication: bool
+
+    @property
+    def complaint(self) -> str | None:
+        """Say why no lease can have a password, if none can."""
+        if self.authentication:
+            return None
+        return (
+            f"iperf3 {self.version[0]}.{self.version[1]} was built without OpenSSL and cannot ask for a password: "
+            "install one that was (Debian's is), or write `authenticate: false`: a lease is then its ports, no more"
+        )
+
+
+def iperf3() -> Iperf3:
+    """Ask iperf3 which one it is and what it can do; raise ServerError."""
     try:
         said = subprocess.run(["iperf3", "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -241,7 +264,8 @@ def iperf3_version() -> tuple[int, int]:
     match = re.match(r"iperf (\d+)\.(\d+)", said)
     if match is None:
         raise ServerError(f"iperf3 --version said: {said[:80]!r}")
-    return int(match[1]), int(match[2])
+    features = re.search(r"^Optional features available:(.*)", said, re.MULTILINE)
+    return Iperf3((int(match[1]), int(match[2])), features is not None and "authentication" in features[1])
 
 
 def _openssl(*arguments: str) -> str:

@@ -76,6 +76,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     status_file: Path = Path("/run/probefleet-responder/status.json")
     irtt: Irtt | None = Irtt()
     bind_address: Address | None = None
+    group: Name | None = None
+    """Responders of one group never let two probes test in one cell together."""
 
     @property
     def limits(self) -> Limits:

@@ -6,6 +6,7 @@ help in one direction only. The kernel's counters (tcp(7) TCP_INFO, read by ss(8
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
 from enum import Enum, auto
@@ -79,8 +80,8 @@ class Patience:
             self._idle_since_s = now_s
 
 
-def look(first: int, last: int) -> Mapping[int, Traffic]:
-    """Read what the connections to the ports have carried, by port; raise WatchError."""
+def look(first: int, last: int, address: str | None = None) -> Mapping[int, Traffic]:
+    """Read what the connections to the ports (of one address, if named) have carried, by port; raise WatchError."""
     command = ["ss", "-tinHO", f"( sport >= :{first} and sport <= :{last} )"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=True)
@@ -88,21 +89,32 @@ def look(first: int, last: int) -> Mapping[int, Traffic]:
         raise WatchError(f"ss: {error.stderr.strip()}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WatchError(f"ss: {error}") from error
-    return read(done.stdout)
+    return read(done.stdout, address)
 
 
-def read(table: str) -> dict[int, Traffic]:
-    """Read the lines of `ss -tinHO`; a line that is none is passed over."""
+def read(table: str, address: str | None = None) -> dict[int, Traffic]:
+    """Read the lines of `ss -tinHO`; a line that is none, or of another address, is passed over."""
     found: dict[int, Traffic] = {}
     for line in table.splitlines():
         columns = line.split()
         if len(columns) <= _BEFORE_THE_ADDRESSES:
             continue
-        port_text = columns[_BEFORE_THE_ADDRESSES].rpartition(":")[2]
+        host, _, port_text = columns[_BEFORE_THE_ADDRESSES].rpartition(":")
         if not port_text.isdecimal() or columns[0] not in _HELD:
+            continue
+        if address is not None and not _is_same(host.strip("[]").removeprefix("::ffff:"), address):
             continue
         port = int(port_text)
         before = found.get(port, Traffic(0, 0))
         carried = sum(map(int, _COUNTER.findall(line)))
         found[port] = Traffic(before.connections + 1, before.carried_bytes + carried)
     return found
+
+
+def _is_same(host: str, address: str) -> bool:
+    """Whether an address is the one that servers are bound to; the wildcards stand for any."""
+    try:
+        bound = ipaddress.ip_address(address)
+        return bound.is_unspecified or ipaddress.ip_address(host.partition("%")[0]) == bound
+    except ValueError:
+        return False

@@ -693,3 +693,28 @@ class ResponderStatus(_Message, frozen=True, kw_only=True):
     waiting: int = 0
     turned_away: int = 0
     counts: dict[str, int] = {}
+    group: Name | None = None
+
+
+class Claim(_Message, frozen=True, kw_only=True):
+    """A cell that is wanted or held for a link's test, from the sending on. With `ends_in_s` 0 it is given back."""
+
+    id: int
+    link: str = ""
+    cell: str = ""
+    starts_in_s: float = 0.0
+    ends_in_s: float = 0.0
+
+
+class GroupWord(_Message, frozen=True, kw_only=True):
+    """What a responder tells its group: cells that it claims. The order in which the broker hands them on decides.
+
+    `run` is drawn at each start of a responder: with a new one, all its earlier claims are void. `whole`: these are all
+    its claims. `hello`: it has just come, and asks the others to say theirs.
+    """
+
+    responder: Name
+    run: str
+    claims: tuple[Claim, ...] = ()
+    whole: bool = False
+    hello: bool = False

@@ -15,6 +15,8 @@ LEASE_REQUEST: Final = "lease/request"
 LEASE_GRANT: Final = "lease/grant"
 RESPONDER: Final = "responder"
 """A responder's own status, in the branch that bears the responder's name."""
+LENDING: Final = "lending"
+"""What the responders of one group tell each other, in the branch that bears the group's name."""
 
 
 class Address(NamedTuple):

@@ -101,12 +101,12 @@ def responder(folder: Path, broker_port: int, prefix: Sequence[str] = (), **sett
     return Program("responder", "responder.cli", config, prefix=prefix)
 
 
-def wait_until_serving(program: Program, probe: LabProbe) -> None:
-    """Wait until the responder answers; raise LendingError or lab.programs.ProgramError."""
+def wait_until_serving(program: Program, probe: LabProbe, *, name: str | None = None) -> None:
+    """Wait until the responder (of that name) answers; raise LendingError or lab.programs.ProgramError."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         program.check()
-        with probe.ask(Wish("hello", transfers=0, length_s=1)) as next_answer:
+        with probe.ask(Wish("hello", transfers=0, length_s=1, responder=name)) as next_answer:
             if next_answer(0.5) is not None:
                 return
     raise LendingError(f"the responder does not answer:\n{program.log_tail()}")

@@ -78,9 +78,10 @@ def responder(broker: Mosquitto, pool: tuple[int, int], tmp_path: Path) -> Itera
             "max_transfers": 4,
             "irtt": {"port": free_port(socket.SOCK_DGRAM)},
             "bind_address": "127.0.0.1",
-            "status_file": str(tmp_path / "status.json"),
         } | changes
-        config = tmp_path / "responder.yaml"
+        own = "responder" if settings["responder_id"] == "here" else str(settings["responder_id"])
+        settings["status_file"] = str(tmp_path / f"{own}-status.json")
+        config = tmp_path / f"{own}.yaml"
         config.write_text(json.dumps(settings))  # JSON is YAML
         started.append(Responder(config, tmp_path / f"responder-{len(started)}.log"))
         return started[-1]

@@ -85,11 +85,15 @@ class Probe:
         wait_s: float = PATIENCE_S,
         **more: Any,  # noqa: ANN401  # any field
     ) -> LeaseReply:
+        self.request(request_id, length_s, transfers, **more)
+        return self.reply(wait_s)
+
+    def request(self, request_id: str, length_s: float = 30.0, transfers: int = 2, **more: Any) -> None:  # noqa: ANN401  # any field
+        """Ask without waiting for the answer."""
         request = LeaseRequest(
             request_id=request_id, probe_id=self.name, link="viettel", length_s=length_s, transfers=transfers, **more
         )
         self.say(codec.encode(request))
-        return self.reply(wait_s)
 
     def reply(self, wait_s: float = PATIENCE_S) -> LeaseReply:
         return codec.decode_lease_reply(self.heard.get(timeout=wait_s))
@@ -109,12 +113,12 @@ class Responder:
                 [sys.executable, "-m", "responder.cli", "run", "--config", str(config)], stdout=file, stderr=file
             )
 
-    def wait_until_heard(self, probe: Probe) -> None:
-        """Ask until somebody answers: the subscription is made some time after the start."""
+    def wait_until_heard(self, probe: Probe, *, name: str | None = None) -> None:
+        """Ask until somebody (of that name) answers: the subscription is made some time after the start."""
         for number in range(200):
             assert self.process.poll() is None, self.log.read_text()
             request = LeaseRequest(
-                request_id=f"hello-{number}", probe_id=probe.name, link="x", length_s=600, transfers=4
+                request_id=f"hello-{number}", probe_id=probe.name, link="x", length_s=600, transfers=4, responder=name
             )
             probe.say(codec.encode(request))
             try:

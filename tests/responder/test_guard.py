@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import socket
@@ -15,13 +16,43 @@ import msgspec
 import pytest
 from responder_helpers import PATIENCE_S, Probe, Responder, client, iperf3, is_running, listens, wait_until
 
-from responder import cli
+from responder import cli, servers
 from wire import codec, topics
 from wire.messages import Busy, Granted, ResponderStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+def install_iperf3(folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, features: str) -> None:
+    """Put a script first in PATH that says of itself what such an iperf3 says."""
+    script = folder / "iperf3"
+    script.write_text(
+        f"#!/bin/sh\necho 'iperf {version} (cJSON 1.7.15)'\necho 'Optional features available: {features}'\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(("version", "told"), [("3.12", False), ("3.16", False), ("3.17.1", True), ("4.0", True)])
+def test_the_password_is_padded_the_old_way_whatever_the_server_s_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, told: bool
+) -> None:
+    install_iperf3(tmp_path, monkeypatch, version, "SCTP, authentication")
+    gate = servers.Gate()
+    try:
+        assert ("--use-pkcs1-padding" in gate.admit("lease-1", "x").options) is told
+    finally:
+        gate.close()
+
+
+def test_an_iperf3_that_cannot_ask_for_a_password_is_named_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_iperf3(tmp_path, monkeypatch, "3.18", "SCTP")
+    with pytest.raises(servers.ServerError, match=r"iperf3 3\.18 was built without OpenSSL .* `authenticate: false`"):
+        servers.Gate()
 
 
 def granted_by(asking: Probe, request_id: str, **more: object) -> Granted:

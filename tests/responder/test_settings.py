@@ -18,7 +18,7 @@ def test_the_example_loads_and_shows_the_defaults() -> None:
     needed = {key: yaml.safe_load(EXAMPLE.read_text())[key] for key in ("responder_id", "advertise_host")}
     defaults = settings.Settings(broker=shown.broker, ports=shown.ports, **needed)
     assert shown == defaults
-    assert list(shown.ports.all) == list(range(5201, 5217))
+    assert list(shown.ports.all) == list(range(5201, 5219))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_command_says_which_file_it_lacks_and_exits_with_1(
     config.write_text(text)
     assert cli.run(["check-config", "--config", str(config)]) == 1
     said = capsys.readouterr()
-    assert "hcm-1 lends 203.0.113.10:5201-5216" in said.out
+    assert "hcm-1 lends 203.0.113.10:5201-5218" in said.out
     assert "write one line 'user:password' there" in said.err
     assert cli.run(["run", "--config", str(config)]) == 1
 

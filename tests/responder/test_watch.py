@@ -29,6 +29,13 @@ def test_the_table_is_read_by_port_and_what_no_process_holds_is_left_out() -> No
     assert watch.read(TABLE) == {5201: Traffic(2, 6037), 5202: Traffic(1, 38)}
 
 
+def test_of_a_machine_with_several_addresses_only_the_bound_one_counts() -> None:
+    assert watch.read(TABLE, "10.0.0.1") == watch.read(TABLE) == watch.read(TABLE, "::") == watch.read(TABLE, "0.0.0.0")
+    assert watch.read(TABLE, "10.0.0.2") == {}
+    other = "ESTAB 0 0 [2001:db8::1]:5201 [2001:db8::9]:43256 bytes_acked:7"
+    assert watch.read(other, "2001:DB8:0::1") == {5201: Traffic(1, 7)}
+
+
 @given(st.text())
 def test_any_text_is_read_without_a_crash(text: str) -> None:
     watch.read(text)
