@@ -152,7 +152,7 @@ class Bench:
         return borrowed
 
     def last_mbps(self) -> float | None:
-        """Tell how fast the link was at its last test; None if there was none since the agent began."""
+        """Tell how fast the link was at its last test; None if there was none yet."""
         return self._lender.habits.mbps.get(self.link.name)
 
     def witness(self) -> Witness:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from agent.nameplate import machine
 from agent.publisher import Publisher
 from agent.runner import AGENT_VERSION, Interrupted, Runner
+from agent.speeds import SPEEDS_FILE, Speeds
 from agent.spool import Spool
 from agent.time_repair import Timekeeper
 from agent.timetable import Timetable
@@ -94,6 +95,7 @@ class Service:
         self.spool = Spool(settings.data_dir / SPOOL_FILE, max_bytes=settings.spool.max_mb * 1_000_000)
         self.publisher = Publisher(settings.broker, settings.probe_id, self.spool, self.status)
         self.publisher.habits.order = settings.responders
+        self.publisher.habits.mbps = Speeds(settings.data_dir / SPEEDS_FILE)
         self.runner = Runner(settings, self.spool, clock, modems, self.publisher)
         self.runner.timekeeper = Timekeeper(clock, self.spool, settings.clock)
         self.runner.quiet = self.publisher.quiet

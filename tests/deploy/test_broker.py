@@ -208,6 +208,14 @@ def test_a_lease_travels_between_probe_and_responder(fleet: Fleet) -> None:
         probe.wait_for(topic(topics.LEASE_GRANT))
 
 
+def test_the_responders_of_a_group_hear_each_other_and_themselves(fleet: Fleet) -> None:
+    name = topics.topic("lao-cai", topics.LENDING)
+    with fleet.connect("responder") as responder:
+        responder.subscribe(name)
+        assert not responder.publish(name, b"{}").is_failure
+        responder.wait_for(name)
+
+
 @pytest.mark.parametrize(
     ("user", "forbidden"),
     [
