@@ -1,6 +1,6 @@
 """Opens the spool's file; one that is damaged is rebuilt from all of it that can still be read, and kept aside.
 
-The rebuilt file is made whole beside the damaged one, and only then put in its place, so that a power cut at any moment
+The rebuilt file is made beside the damaged one, and only when whole put in its place, so that a power cut at any moment
 leaves either the one or the other. Results keep the numbers they had: what the collector has already, it knows again.
 New results get a new spool's numbers, since nobody can say any more which of the old ones were given out.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from agent import lives
 from base import carve
@@ -59,8 +61,11 @@ def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result]
 
 def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connection | None, str]:
     """Open the file if it is sound, else say what is wrong with it and leave it alone; raise StorageError."""
-    if carve.log_is_damaged(_bytes(path, "-wal")):
+    wal = _bytes(path, "-wal")
+    if carve.log_is_damaged(wal):
         return None, f"{path}-wal: wrong checksums in the middle"
+    if wal and not _bytes(path):  # SQLite would take it for a new file and delete the log
+        return None, f"{path}: empty, but its log is not"
     db: sqlite3.Connection | None = None
     try:
         db = open_database(path, schema, user_version=version)
@@ -90,12 +95,12 @@ def _rebuild(
     under_way = path.with_name(path.name + ".rebuilding")
     for suffix in _TRANSIENT:
         under_way.with_name(under_way.name + suffix).unlink(missing_ok=True)
-    with closing(open_database(under_way, schema, user_version=version)) as db:
+    with _copy(path) as copy, closing(open_database(under_way, schema, user_version=version)) as db:
         db.execute("BEGIN IMMEDIATE")
-        _copy_tables(path, db)
+        _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        last_seq, old_id = int(meta.get("last_seq", 0)), str(meta.get("spool_id", ""))
-        found, lost = _results(path, rank, old_id, last_seq - lives.before(db, old_id))
+        last_seq, old_id = meta.get("last_seq", 0), meta.get("spool_id", "")
+        found, lost = _results(path, copy, rank, old_id, last_seq - lives.before(db, old_id))
         numbers = _place(db, found, last_seq)
         counts = Counter(result.kind for result in found)
         aside = _free_name(path)
@@ -117,9 +122,26 @@ def _rebuild(
     )
 
 
+@contextmanager
+def _copy(path: Path) -> Iterator[Path]:
+    """Make a copy for SQLite to read; it changes what it reads, and deletes a log that it has no use for."""
+    copy = path.with_name(path.name + ".reading")
+    try:
+        for suffix in ("", "-wal"):
+            copy.with_name(copy.name + suffix).write_bytes(_bytes(path, suffix))
+        yield copy
+    finally:
+        for suffix in _TRANSIENT:
+            copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+
+
 def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     """Store what was found under its old numbers; return the last number of the file."""
     known = lives.all_of(db)
+    numbers = {known.get(one.spool_id, -1) + one.seq: one.spool_id for one in found if one.spool_id in known}
+    if any(lives.of(db, number)[0] != spool_id for number, spool_id in numbers.items()):
+        known.clear()  # this table is damaged too
+        db.execute("DELETE FROM lives")
     for spool_id in dict.fromkeys(result.spool_id for result in found):
         if spool_id not in known:
             known[spool_id] = last_seq if known else 0
@@ -127,13 +149,15 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
         longest = max(result.seq for result in found if result.spool_id == spool_id)
         last_seq = max(last_seq, known[spool_id] + longest)
     db.executemany(
-        "INSERT OR IGNORE INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
         [(known[r.spool_id] + r.seq, r.rank, r.kind, r.payload, check(r.payload)) for r in found],
     )
     return last_seq
 
 
-def _results(path: Path, rank: Callable[[Result], int], spool_id: str, last_seq: int) -> tuple[list[Found], int]:
+def _results(
+    path: Path, copy: Path, rank: Callable[[Result], int], spool_id: str, last_seq: int
+) -> tuple[list[Found], int]:
     """Find every result that waits, by SQL and page by page; and how many numbers at most were given out and are lost.
 
     `spool_id` and `last_seq` are what SQL says: a number that was given out later was lost sight of.
@@ -141,7 +165,7 @@ def _results(path: Path, rank: Callable[[Result], int], spool_id: str, last_seq:
     by_sql: list[tuple[carve.Value, ...]] = []
     whole = True
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(copy)) as db:
             for row in db.execute("SELECT payload, crc FROM results"):
                 by_sql.append(row)  # noqa: PERF402  # as far as it comes
     except sqlite3.Error as error:
@@ -194,24 +218,37 @@ def _in_row(columns: tuple[carve.Value, ...], rank: Callable[[Result], int]) -> 
                 yield Found(result.spool_id, result.seq, kind, rank(result), payload)
 
 
-def _copy_tables(path: Path, db: sqlite3.Connection) -> None:
+def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:
     """Copy what the other tables (books, runs, meta) still tell, from both ends towards the damage."""
-    tables = [
-        (name, [column[1] for column in db.execute(f"PRAGMA table_info({name})")])
-        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name != 'results'").fetchall()
-    ]
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as old:
-        for name, columns in tables:
+    names = db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name != 'results'").fetchall()
+    with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as old:
+        for (name,) in names:
+            columns = {column[1]: column[2] for column in db.execute(f"PRAGMA table_info({name})")}
             marks = ", ".join("?" * len(columns))
             for order in ("", " ORDER BY 1 DESC"):
                 with suppress(sqlite3.Error):
                     for row in old.execute(f"SELECT {', '.join(columns)} FROM {name}{order}"):  # noqa: S608  # names of ours
-                        db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", row)  # noqa: S608  # as above
+                        if all(map(_plausible, row, columns.values())):
+                            db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", row)  # noqa: S608  # as above
+    db.execute("DELETE FROM meta WHERE key IN ('last_seq', 'made', 'refiled') AND typeof(value) != 'integer'")
+    db.execute("DELETE FROM meta WHERE key = 'spool_id' AND typeof(value) != 'text'")
+
+
+def _plausible(value: object, declared: str) -> bool:
+    """Whether a value may stand in a column; what stands in blobs is JSON."""
+    if value is None or not declared:
+        return True
+    if declared != "BLOB":
+        return isinstance(value, int if declared == "INTEGER" else str)
+    try:
+        return isinstance(value, bytes) and msgspec.json.decode(value) is not None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _swap(path: Path, rebuilt: Path) -> None:
     """Put what is left of the damaged file aside, and the rebuilt one in its place; can be repeated."""
-    with closing(sqlite3.connect(rebuilt)) as db:
+    with closing(sqlite3.connect(rebuilt)) as db:  # made whole by closing it, so it has no log
         row = db.execute("SELECT value FROM meta WHERE key=?", (DAMAGE,)).fetchone()
     aside = path.with_name(Path(decode(row[0], Damaged).kept_as).name) if row else _free_name(path)
     for suffix in _SUFFIXES:

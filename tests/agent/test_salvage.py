@@ -305,3 +305,37 @@ def test_a_power_cut_in_the_last_commit_is_no_damage(tmp_path: Path) -> None:
     assert spool.spool_id == old_id
     assert numbers(spool) == list(range(39))
     spool.close()
+
+
+@pytest.mark.parametrize("main", ["empty", "missing"])
+def test_all_that_is_left_is_the_log(tmp_path: Path, main: str) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 40)
+    path.unlink()
+    if main == "empty":
+        path.touch()
+    wal = path.with_name("spool.db-wal").read_bytes()
+    spool = Spool(path, max_bytes=LARGE)
+    assert numbers(spool) == list(range(40))
+    spool.append(result(40))
+    assert reports(spool)[0].saved == 40
+    assert path.with_name("spool.db.damaged-1-wal").read_bytes() == wal
+    spool.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_garbage_is_survived(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "spool.db"
+    abandoned(path, 60)
+    chance = random.Random(seed)
+    for file in (path, path.with_name("spool.db-wal")):
+        content = bytearray(file.read_bytes())
+        for _ in range(3000):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        file.write_bytes(content)
+    for _ in range(3):
+        spool = Spool(path, max_bytes=LARGE)
+        spool.append(result(100))
+        assert spool.counts().spooled > 0
+        assert spool.under_way() == []
+        spool.close()
