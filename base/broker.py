@@ -80,12 +80,13 @@ def make_client(
         credentials = read_credentials(settings.credentials_file)
         client.username_pw_set(credentials.user, credentials.password)
     if settings.tls is not None:
-        client.tls_set_context(_tls_context(settings.tls))
+        client.tls_set_context(tls_context(settings.tls))
     client.reconnect_delay_set(min_delay=1, max_delay=60)
     return client
 
 
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Make what a client trusts and shows: TLS 1.2 or later; raise CredentialsError."""
     try:
         context = ssl.create_default_context(cafile=tls.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -6,12 +6,14 @@ Pure. Any topic and any bytes may come in; nothing raises for what it reads, and
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from collector.journal import Cause, Entry, Parked, ProbeStatus, Stage
 from collector.limits import Limits
+from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoever has one finds it here
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
@@ -22,14 +24,6 @@ MAX_SEQ: Final = 2**63 - 1
 _PROBE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SPOOL_ID: Final = re.compile(r"[!-~]{1,64}")
 _MAX_REASON_CHARS: Final = 200
-
-
-class Arrival(NamedTuple):
-    """One MQTT message; `size` is its whole length where `payload` was cut because it is too large to be accepted."""
-
-    topic: str
-    payload: bytes
-    size: int
 
 
 class Intake(msgspec.Struct):
@@ -50,8 +44,8 @@ class Intake(msgspec.Struct):
 
     def take(self, arrival: Arrival) -> None:
         """Sort one message in."""
-        address = topics.parse(arrival.topic)
-        if address is None or not _PROBE_ID.fullmatch(address.probe_id):
+        address = _address(arrival.topic)
+        if address is None:
             self._park(arrival, Cause.STRAY_TOPIC, "not the topic of a probe", arrival.payload)
         elif self.limits and not self.limits.admit(address.probe_id, size_bytes=len(arrival.payload), now_s=self.now_s):
             self.held_back[address.probe_id] = self.held_back.get(address.probe_id, 0) + 1
@@ -160,9 +154,32 @@ def _ack(spool_id: str, stored: dict[int, bytes], refused: tuple[Refusal, ...]) 
     return Ack(spool_id=spool_id, stored=_ranges(set(stored)), checks=checks, refused=refused)
 
 
+@lru_cache(maxsize=4096)
+def _address(topic: str) -> topics.Address | None:
+    """Read the topic of a probe; None if it is none."""
+    address = topics.parse(topic)
+    return address if address is not None and _PROBE_ID.fullmatch(address.probe_id) else None
+
+
 def _entry(result: Result, payload: bytes) -> Entry:
     kind = str(result.outcome.__struct_config__.tag)
     return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload)
+
+
+def joined(one: Ack, other: Ack) -> Ack:
+    """Say in one what two say of the same spool."""
+    checks = _checks(one) | _checks(other)
+    return Ack(
+        spool_id=one.spool_id,
+        stored=_ranges(set(checks)),
+        checks="".join([checks[seq] for seq in sorted(checks)]),
+        refused=one.refused + other.refused,
+    )
+
+
+def _checks(ack: Ack) -> dict[int, str]:
+    numbers = [seq for first, last in ack.stored for seq in range(first, last + 1)]
+    return {seq: codec.check_at(ack.checks, place) for place, seq in enumerate(numbers)}
 
 
 def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:

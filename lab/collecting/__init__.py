@@ -1,0 +1,1 @@
+"""How fast the collector is, beside what else would do its work."""
