@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 KEPT_BYTES_PER_ROW: Final = 4096
 """How much of a quarantined payload is kept."""
+MAX_ID: Final = 2**63 - 1
 _ROW_OVERHEAD_BYTES: Final = 512
 _MAX_DETAIL_CHARS: Final = 300
 _MAX_SPOOLS_REMEMBERED: Final = 10_000
@@ -176,11 +177,18 @@ class Journal:
             row = connection.execute("SELECT result_id FROM cursors WHERE sink = ?", (sink,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def read(self, after: int, limit: int) -> list[Row]:
-        """Return stored results in the order they came in; raise StorageError."""
-        query = "SELECT id, payload FROM results WHERE id > ? ORDER BY id LIMIT ?"
+    def read(self, after: int, limit: int, *, until: int = MAX_ID) -> list[Row]:
+        """Return stored results with ids up to `until`, in the order they came in; raise StorageError."""
+        query = "SELECT id, payload FROM results WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
         with self._reading() as connection:
-            return [Row(*row) for row in connection.execute(query, (after, limit))]
+            return [Row(*row) for row in connection.execute(query, (after, until, limit))]
+
+    def waiting(self, after: int) -> tuple[int, int]:
+        """Return when the first result after this id came in, in µs since 1970, and the id of the last; 0, 0: none."""
+        query = "SELECT received_us, (SELECT MAX(id) FROM results) FROM results WHERE id > ? ORDER BY id LIMIT 1"
+        with self._reading() as connection:
+            row: tuple[int, int] | None = connection.execute(query, (after,)).fetchone()
+        return row or (0, 0)
 
     def select(self, after: int, limit: int, *, since_us: int, until_us: int, probe_id: str = "") -> list[Row]:
         """Return stored results that began in [since, until), of one probe if given; raise StorageError."""

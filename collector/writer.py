@@ -2,6 +2,10 @@
 
 The cursor moves after the database has taken a batch, so that after a crash some points are written twice, which
 changes nothing. What the database will never take is found by halving the batch, and parked with its reason.
+
+After an outage the news come first: the writer leaps to the journal's end, goes on there, and between two looks at the
+news writes a batch of what it leapt over. The cursor stays behind until all of that is written; where the writer is
+ahead of it, only the writer knows. If it dies, the next one writes that part again.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _SAY_AGAIN_AFTER_S: Final = 600.0
 _MAX_STATUS_LINES: Final = 2000
+LATE_S: Final = 10.0
+"""A result that has waited so long belongs to an outage: what comes in now goes first."""
 
 
 class Refused(NamedTuple):
@@ -46,6 +52,13 @@ class Refused(NamedTuple):
 
     row: Row
     reason: str
+
+
+class Ahead(NamedTuple):
+    """The part of the journal, (first, last], that is written though something before it is not."""
+
+    first: int
+    last: int
 
 
 class Writer:
@@ -57,6 +70,7 @@ class Writer:
         self._sink = sink
         self._stopping = threading.Event()
         self._fresh = threading.Event()
+        self._ahead: Ahead | None = None
         self._status_lines: deque[str] = deque(maxlen=_MAX_STATUS_LINES)
         self._trouble = ""
         self._said_at_s = 0.0
@@ -111,23 +125,58 @@ class Writer:
 
     def _step(self) -> bool:
         """Write one batch; whether there may be more. Raise Misconfigured, Busy or StorageError with nothing moved."""
-        cursor = self._journal.cursor(self._sink.name)
-        rows = self._journal.read(cursor, BATCH_RESULTS)
         statuses = list(self._status_lines)
         if statuses:
             write_sorted(self._sink, [(None, line) for line in statuses])
             for _ in statuses:
                 self._status_lines.popleft()
-        if rows:
-            refused = write_rows(self._sink, rows)
-            parked = [_parked(self._sink.name, one) for one in refused]
-            self._journal.park(_now_us(), parked, sink=self._sink.name, cursor=rows[-1].id)
-            if refused:
-                log.warning("%s: %d results parked, the first: %s", self._sink.name, len(refused), refused[0].reason)
+        cursor = self._journal.cursor(self._sink.name)
+        self._leap_if_late(cursor)
+        if self._ahead is None:
+            rows = self._journal.read(cursor, BATCH_RESULTS)
+            self._write(rows, cursor=rows[-1].id if rows else cursor)
+        else:
+            rows = self._news(cursor, self._ahead) or self._backlog(cursor, self._ahead)
         if self._trouble and (rows or statuses):
             log.info("%s: writing again", self._sink.name)
             self._trouble = ""
-        return len(rows) == BATCH_RESULTS
+        return self._ahead is not None or len(rows) == BATCH_RESULTS
+
+    def _leap_if_late(self, cursor: int) -> None:
+        """Go on at the journal's end if what is next has waited too long; what was ahead is then written again."""
+        first_us, last_id = self._journal.waiting(self._ahead.last if self._ahead else cursor)
+        if first_us and _now_us() - first_us > LATE_S * 1e6:
+            log.info("%s: %d results behind; the newest go first", self._sink.name, last_id - cursor)
+            self._ahead = Ahead(last_id, last_id)
+
+    def _news(self, cursor: int, ahead: Ahead) -> list[Row]:
+        """Write what came in since the last look; after a whole batch look again at once."""
+        rows = self._journal.read(ahead.last, BATCH_RESULTS)
+        if rows:
+            self._write(rows, cursor=cursor)
+            self._ahead = ahead._replace(last=rows[-1].id)
+        return rows if len(rows) == BATCH_RESULTS else []
+
+    def _backlog(self, cursor: int, ahead: Ahead) -> list[Row]:
+        """Write a batch of what was leapt over; after the last one cursor and news meet."""
+        rows = self._journal.read(cursor, BATCH_RESULTS, until=ahead.first)
+        ahead = self._ahead or ahead  # the news have moved on
+        done = len(rows) < BATCH_RESULTS
+        self._write(rows, cursor=ahead.last if done else rows[-1].id)
+        if done:
+            log.info("%s: level with the journal again", self._sink.name)
+            self._ahead = None
+        return rows
+
+    def _write(self, rows: Sequence[Row], *, cursor: int) -> None:
+        """Write, park what is refused, and move the cursor."""
+        if not rows and self._ahead is None:
+            return
+        refused = write_rows(self._sink, rows)
+        parked = [_parked(self._sink.name, one) for one in refused]
+        self._journal.park(_now_us(), parked, sink=self._sink.name, cursor=cursor)
+        if refused:
+            log.warning("%s: %d results parked, the first: %s", self._sink.name, len(refused), refused[0].reason)
 
     def _pause_s(self, error: SinkError | StorageError, last_s: float) -> float:
         """Say what is wrong, once and then rarely; return how long to wait, longer each time, never in step."""

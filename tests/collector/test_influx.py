@@ -200,7 +200,8 @@ def test_answers_are_sorted_by_what_to_do_next(kind: str, answer: Answer, canned
 
 
 def test_both_doors_send_gzipped_lines_with_nanoseconds_to_the_right_place(canned: Canned, tmp_path: Path) -> None:
-    for settings in (influxdb1(canned.url, "a b"), influxdb2(canned.url, tmp_path)):
+    elsewhere = canned.url.replace("127.0.0.1", "127.1")  # another spelling, which is not known to be this machine
+    for settings in (influxdb1(elsewhere, "a b"), influxdb2(canned.url, tmp_path)):
         sink = open_sink(settings)
         sink.write(["m f=1 1", "m f=2 2"])
         sink.close()
@@ -213,6 +214,15 @@ def test_both_doors_send_gzipped_lines_with_nanoseconds_to_the_right_place(canne
     assert urllib.parse.urlsplit(path2).path == "/api/v2/write"
     assert headers2["Authorization"] == "Token t0ken"
     assert headers1["Content-Encoding"] == headers2["Content-Encoding"] == "gzip"
+
+
+def test_to_a_database_on_the_same_machine_nothing_is_compressed(canned: Canned) -> None:
+    sink = open_sink(influxdb1(canned.url))
+    sink.write(["m f=1 1", "m f=2 2"])
+    sink.close()
+    ((_, headers, body),) = canned.requests
+    assert body == b"m f=1 1\nm f=2 2"
+    assert "Content-Encoding" not in headers
 
 
 @pytest.mark.parametrize("kind", ["influxdb1", "influxdb2"])

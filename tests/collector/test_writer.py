@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,13 +60,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_LONGEST_PAUSE_S", 0.05)
 
 
-def store(journal: Journal, *numbers: int) -> list[str]:
+def store(journal: Journal, *numbers: int, received_us: int | None = None) -> list[str]:
     """Append results; return their lines."""
     intake = Intake()
     for number in numbers:
         payload = codec.encode(result(number))
         intake.take(Arrival("probefleet/v1/p1/result", payload, len(payload)))
-    journal.append(Batch(received_us=1, results=intake.results))
+    journal.append(Batch(received_us=received_us or time.time_ns() // 1000, results=intake.results))
     return [points.line(result(number)) for number in numbers]
 
 
@@ -156,3 +157,48 @@ def test_what_the_database_rejects_alone_is_named_alone() -> None:
     assert write_sorted(sink, [(name, name) for name in "abcdefg"]) == [("b", "400: no"), ("e", "400: no")]
     assert sink.lines == ["a", "c", "d", "f", "g"]
     assert write_sorted(sink, []) == []
+
+
+def test_after_an_outage_the_newest_go_first_and_everything_follows(
+    journal: Journal, running: tuple[Writer, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
+    sink = running[1]
+    old = store(journal, *range(1, 101), received_us=1)
+    news: list[str] = []
+    write = sink.write
+    with Journal(journal.path) as beside:
+
+        def while_it_writes(lines: Sequence[str]) -> None:
+            if 30 < len(sink.lines) < 70:
+                news.extend(store(beside, 1000 + len(news)))
+            write(lines)
+
+        sink.write = while_it_writes  # type: ignore[method-assign]
+        running[0].start()
+        wait_until(lambda: news and journal.cursor("memory") == 100 + len(news))
+    assert sorted(sink.lines) == sorted(old + news), "each once"
+    assert len(news) > 3
+    assert [line for line in sink.lines if line in old] == old
+    places = [sink.lines.index(line) for line in news]
+    assert max(places) < len(sink.lines) - 20, "the last news did not wait for the last of the backlog"
+
+
+def test_a_writer_that_dies_ahead_of_its_cursor_leaves_nothing_out(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
+    wanted = store(journal, *range(1, 96), received_us=1)
+    written: set[str] = set()
+    for life in range(30):
+        sink = Memory()
+        one = Writer(Journal(journal.path), sink)
+        for _ in range(4):  # steps of a thread that is then killed
+            one._step()
+            wanted += store(journal, 1000 + len(wanted), received_us=1 if life % 3 else None)
+        one._journal.close()
+        written |= set(sink.lines)
+        assert journal.cursor("memory") <= len(wanted)
+        behind = {points.line(codec.decode_result(row.payload)) for row in journal.read(0, journal.cursor("memory"))}
+        assert behind <= written, "nothing before the cursor is missing"
+    assert journal.cursor("memory") > 95
