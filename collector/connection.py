@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from base.broker import BrokerSettings, CredentialsError, read_credentials, tls_context
 from collector import mqtt
-from collector.mqtt import Arrival, Connack, ProtocolError, Suback
+from collector.mqtt import Arrival, Connack, ProtocolError, Puback, Suback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,7 +226,7 @@ class Connection:
             for packet in reader.feed(data):
                 if isinstance(packet, Arrival):
                     arrivals.append(packet)
-                else:
+                elif not isinstance(packet, Puback):
                     self._answered(packet)
             if arrivals:
                 self._on_arrivals(arrivals, self._number)

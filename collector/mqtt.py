@@ -66,7 +66,13 @@ class Suback(NamedTuple):
     refused: bool
 
 
-Packet = Arrival | Connack | Suback
+class Puback(NamedTuple):
+    """The broker has a message that we published."""
+
+    mid: int
+
+
+Packet = Arrival | Connack | Suback | Puback
 
 
 class Reader:
@@ -191,6 +197,8 @@ def _other(first: int, body: bytes) -> Packet | None:
             return Connack(bool(body[0] & 1), _REFUSALS.get(code, f"code {code}") if code else "")
         case 0x90:
             return Suback(any(code & _FAILURE for code in body[2:]))
-        case 0x40 | 0xD0:
-            return None  # what we published has arrived, or a ping: nothing is to be done
+        case 0x40 if len(body) == 2:  # noqa: PLR2004  # PUBACK, 3.4
+            return Puback(body[0] << 8 | body[1])
+        case 0xD0:
+            return None  # our ping came through
     raise ProtocolError(f"a packet of type {first >> 4} that no broker sends us")

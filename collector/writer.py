@@ -40,7 +40,7 @@ GATHER_S: Final = 0.1
 """How long a fresh result waits for company."""
 _IDLE_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 10.0
 _SAY_AGAIN_AFTER_S: Final = 600.0
 _MAX_STATUS_LINES: Final = 2000
 LATE_S: Final = 10.0

@@ -52,6 +52,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from lab import demo, simulate_plan  # noqa: PLC0415  # here an interruption is already quiet
     from lab.cell import bench  # noqa: PLC0415  # the same
+    from lab.collecting import bench as collecting  # noqa: PLC0415  # the same
     from lab.lending import bench as lease  # noqa: PLC0415  # the same
     from lab.lending import capacity, stuck  # noqa: PLC0415  # the same
     from lab.method import bench as method  # noqa: PLC0415  # the same
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     benches = commands.add_parser("bench", help="how well parts of the lab do")
     parts = benches.add_subparsers(required=True, metavar="PART")
     bench.add_parser(parts)
+    collecting.add_parser(parts)
     lease.add_parser(parts)
     stuck.add_parser(parts)
     method.add_parser(parts)

@@ -16,11 +16,12 @@ import contextlib
 import json
 import selectors
 import socket
-import struct
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from collector import mqtt
+from collector.mqtt import Arrival, Puback
 from lab.collecting import content
 from wire import codec, topics
 from wire.messages import Ack
@@ -31,111 +32,55 @@ if TYPE_CHECKING:
 WINDOW: Final = 20
 _KEEPALIVE_S: Final = 600
 _RECEIVE_BYTES: Final = 65536
-# Packet types: MQTT 3.1.1 section 2.2.1; the low bits of SUBSCRIBE and of PUBLISH at QoS 1 as sections 3.8.1, 3.3.1 say.
-_CONNECT, _CONNACK, _PUBLISH_QOS_1, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x32, 0x40, 0x82, 0x90
-
-
-class LoadError(Exception):
-    """The broker did not do what a broker does."""
-
-
-def packet(first_byte: int, body: bytes) -> bytes:
-    """Write one packet: type, remaining length (MQTT 3.1.1, 2.2.3), body."""
-    length, size = bytearray(), len(body)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return bytes([first_byte]) + bytes(length) + body
-
-
-def publish(topic: str, payload: bytes, mid: int) -> bytes:
-    """Write a PUBLISH at QoS 1."""
-    return packet(_PUBLISH_QOS_1, _text(topic) + struct.pack(">H", mid) + payload)
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode()
-    return struct.pack(">H", len(raw)) + raw
 
 
 class Probe:
     """One connection and what is still to be sent on it."""
 
-    def __init__(self, probe: int, address: tuple[str, int], messages: list[bytes]) -> None:
-        """Connect and subscribe; `messages` are packets in order."""
-        self.name = content.probe_id(probe)
-        self.waiting = messages[::-1]
-        self.unconfirmed = 0
-        self.acked = 0
-        self._rest = b""
+    def __init__(self, name: str, address: tuple[str, int], packets: list[bytes]) -> None:
+        """Connect and subscribe; raise OSError or collector.mqtt.ProtocolError."""
+        self._waiting = packets[::-1]
+        self._reader = mqtt.Reader(codec.MAX_PAYLOAD_BYTES, codec.MAX_PAYLOAD_BYTES)
         self._out = b""
+        self.unconfirmed = 0
         self.socket = socket.create_connection(address, timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(
-            packet(_CONNECT, _text("MQTT") + b"\x04\x02" + struct.pack(">H", _KEEPALIVE_S) + _text(self.name))
-        )
-        self._expect(_CONNACK)
-        topic = topics.topic(self.name, topics.ACK)
-        self.socket.sendall(packet(_SUBSCRIBE, struct.pack(">H", 1) + _text(topic) + b"\x01"))
-        self._expect(_SUBACK)
-        self.socket.setblocking(False)
-
-    def _expect(self, kind: int) -> None:
-        while not self._rest.startswith(bytes([kind])) or len(self._rest) < 4:
-            more = self.socket.recv(64)
-            if not more:
-                raise LoadError(f"{self.name}: the broker closed the connection")
-            self._rest += more
-        self._rest = self._rest[2 + self._rest[1] :]
-
-    def send(self) -> None:
-        """Send as much as the window and the socket take."""
-        room = min(WINDOW - self.unconfirmed, len(self.waiting))
-        if room > 0:
-            self._out += b"".join([self.waiting.pop() for _ in range(room)])
-            self.unconfirmed += room
-        if self._out:
-            with contextlib.suppress(BlockingIOError):
-                self._out = self._out[self.socket.send(self._out) :]
+        self.socket.sendall(mqtt.connect(name, _KEEPALIVE_S, None))
+        self._reader.feed(self.socket.recv(_RECEIVE_BYTES))
+        self.socket.sendall(mqtt.subscribe(1, [topics.topic(name, topics.ACK)]))
+        self._reader.feed(self.socket.recv(_RECEIVE_BYTES))
+        self.socket.setblocking(False)  # noqa: FBT003  # the standard library's signature
 
     @property
     def blocked(self) -> bool:
         """Whether the socket has not taken everything."""
         return bool(self._out)
 
+    def send(self) -> None:
+        """Send as much as the window and the socket take."""
+        room = min(WINDOW - self.unconfirmed, len(self._waiting))
+        if room > 0:
+            self._out += b"".join([self._waiting.pop() for _ in range(room)])
+            self.unconfirmed += room
+        if self._out:
+            with contextlib.suppress(BlockingIOError):
+                self._out = self._out[self.socket.send(self._out) :]
+
     def receive(self) -> tuple[int, int]:
         """Take in what came, send on; return how many messages were confirmed, and results acknowledged."""
-        try:
+        confirmed = acked = 0
+        with contextlib.suppress(BlockingIOError):
             data = self.socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            data = b""
-        else:
             if not data:
-                raise LoadError(f"{self.name}: the broker closed the connection")
-        data = self._rest + data
-        acked, place, confirm, before = 0, 0, b"", self.unconfirmed
-        while True:
-            if len(data) - place < 2:
-                break
-            kind, size, body = data[place], data[place + 1], place + 2
-            if size & 0x80:
-                if len(data) - place < 3:
-                    break
-                size, body = size & 0x7F | data[place + 2] << 7, place + 3
-            if len(data) < body + size:
-                break
-            if kind == _PUBACK:
-                self.unconfirmed -= 1
-            elif kind & 0xF0 == 0x30:
-                skip = body + 2 + int.from_bytes(data[body : body + 2])
-                confirm += packet(_PUBACK, data[skip : skip + 2])
-                ack = codec.decode(data[skip + 2 : body + size], Ack)
-                acked += sum(last - first + 1 for first, last in ack.stored)
-            place = body + size
-        self._rest = data[place:]
-        confirmed = before - self.unconfirmed
-        self._out += confirm
+                raise ConnectionError("the broker closed a connection")
+            for packet in self._reader.feed(data):
+                if isinstance(packet, Puback):
+                    confirmed += 1
+                elif isinstance(packet, Arrival):
+                    self._out += mqtt.pubacks([packet.mid])
+                    stored = codec.decode(packet.payload, Ack).stored
+                    acked += sum(last - first + 1 for first, last in stored)
+        self.unconfirmed -= confirmed
         self.send()
         return confirmed, acked
 
@@ -143,17 +88,20 @@ class Probe:
 class Load:
     """All probes of one run."""
 
-    def __init__(self, address: tuple[str, int], probes: int, count: int, per_message: int, first_seq: int) -> None:
-        each, rest = divmod(count, probes)
-        prepared = [list(messages(probe, each + (probe < rest), per_message, first_seq)) for probe in range(probes)]
-        self.bytes = sum(len(one) for probe in prepared for one in probe)
-        self.messages = self._unconfirmed = sum(len(probe) for probe in prepared)
+    def __init__(self, address: tuple[str, int], probes: range, count: int, per_message: int) -> None:
+        each, rest = divmod(count, len(probes))
+        prepared = {
+            content.probe_id(probe): list(messages(probe, each + (place < rest), per_message))
+            for place, probe in enumerate(probes)
+        }
+        self.bytes = sum(len(packet) for packets in prepared.values() for packet in packets)
+        self.messages = self._unconfirmed = sum(map(len, prepared.values()))
         self.acked = 0
         self.acked_at_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._probes = []
-        for number, own in enumerate(prepared):
-            probe = Probe(number, address, own)
+        for name, packets in prepared.items():
+            probe = Probe(name, address, packets)
             self._probes.append(probe)
             self._selector.register(probe.socket, selectors.EVENT_READ, probe)
 
@@ -190,25 +138,26 @@ class Load:
         self._selector.modify(probe.socket, events, probe)
 
 
-def messages(probe: int, count: int, per_message: int, first_seq: int) -> Iterator[bytes]:
+def messages(probe: int, count: int, per_message: int) -> Iterator[bytes]:
     """Write one probe's PUBLISH packets: a result in each, or as many as an agent packs when it has a backlog."""
     topic = topics.topic(content.probe_id(probe), topics.RESULT)
-    encoded = list(content.results(probe, count, first_seq=first_seq))
+    encoded = list(content.results(probe, count))
     for number, place in enumerate(range(0, count, per_message)):
         some = encoded[place : place + per_message]
-        yield publish(topic, some[0] if per_message == 1 else codec.pack(some), number % 65535 + 1)
+        yield mqtt.publish(topic, some[0] if per_message == 1 else codec.pack(some), number % 65535 + 1)
 
 
 def main() -> None:
     """Do as the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m lab.collecting.load", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--first-probe", type=int, default=0)
     parser.add_argument("--probes", type=int, default=500)
     parser.add_argument("--results", type=int, default=50_000)
     parser.add_argument("--per-message", type=int, default=1)
-    parser.add_argument("--first-seq", type=int, default=1)
     options = parser.parse_args()
-    load = Load(("127.0.0.1", options.port), options.probes, options.results, options.per_message, options.first_seq)
+    probes = range(options.first_probe, options.first_probe + options.probes)
+    load = Load(("127.0.0.1", options.port), probes, options.results, options.per_message)
     print("ready", flush=True)
     sys.stdin.readline()
     begun_s, cpu_s = time.monotonic(), time.process_time()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -92,7 +91,6 @@ def main() -> None:
     broker = BrokerSettings(host="127.0.0.1", port=options.port, tls=None)
     client = make_client(broker, client_id="naive", clean_session=True)
     client.on_message = script.on_message
-    client.on_subscribe = lambda *_: print("listening", file=sys.stderr, flush=True)
     client.connect("127.0.0.1", options.port)
     client.subscribe(topics.every_probe(topics.RESULT), qos=1)
     while True:

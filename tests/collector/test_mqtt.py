@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from base.broker import Credentials
 from collector import mqtt
-from collector.mqtt import Arrival, Connack, ProtocolError, Reader, Suback
+from collector.mqtt import Arrival, Connack, ProtocolError, Puback, Reader, Suback
 
 MAX_BYTES, KEPT_BYTES = 5000, 100
 
@@ -81,6 +81,7 @@ def test_the_brokers_answers_are_told_apart() -> None:
         Connack(session_present=False, refusal="Not authorized"),
         Suback(refused=False),
         Suback(refused=True),
+        Puback(9),
     ]
 
 

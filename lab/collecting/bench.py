@@ -1,0 +1,304 @@
+"""`probe-lab bench collector`: the collector beside what else would do its work, on this machine, in one run.
+
+500 simulated probes, each with a connection of its own, publish at QoS 1 to a real mosquitto with the limits that we
+ship; the contender takes the results into a real InfluxDB 1.x. Contenders get the same messages, one result in each as
+plain JSON, take turns for several rounds, each time with a fresh broker and database and after a short warm-up.
+A rate is results / time from the first message to the last result in InfluxDB, counted by query; medians are shown.
+The load's own limit is measured without a subscriber. Everything shares this machine's cores.
+
+Then the collector alone with what agents really send when they have something to catch up: 50 results in a message.
+"""
+# ruff: noqa: T201 # what a bench prints is its result
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from base.table import render
+from lab.collecting import catch_up, node_red
+from lab.collecting.contenders import DATABASE, Contender, Naive, NodeRed, Ours, running
+from lab.collecting.watch import Load, Spent, StalledError, peak_rss_mb, stored, wait_until_stored
+from lab.rundir import RunDir
+from lab.servers import Influxd, Mosquitto, ServerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOAL_PER_S: Final = 10_000
+GOAL_RSS_MB: Final = 150
+GOAL_NODE_RED: Final = 2.0
+GOAL_NAIVE: Final = 1.2
+BATCH: Final = 50
+"""What agent.publisher puts into one message."""
+BROKER_LIMITS: Final = (
+    "max_inflight_messages 1000",
+    "set_tcp_nodelay true",
+    "autosave_interval 300",
+    "max_queued_messages 0",
+)
+"""As config/mosquitto/probefleet.conf, but no queue limit: contenders without acknowledgements would lose results."""
+_WARM_UP: Final = 2000
+_OTHERS: Final = 9000  # the first number of the probes that warm up
+_STALLED_S: Final = 20.0
+
+_EPILOG = """examples:
+  probe-lab bench collector                            three rounds of 60,000 results each; about two minutes
+  probe-lab bench collector --check                    exit status 1 if a goal is missed
+  probe-lab bench collector --rounds 1 --results 20000 --json
+  probe-lab bench collector --catch-up                 300 probes after two days without collector and database
+"""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One contender in one round. CPU in ms per result, of each process; MB of 10^6 bytes."""
+
+    results_per_s: float
+    messages_per_s: float
+    rss_mb: float
+    cpu_ms: dict[str, float]
+    acked: int
+    acked_after_s: float
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One contender's medians, and the rate of each round."""
+
+    name: str
+    promises: str
+    results_per_message: int
+    results_per_s: float
+    messages_per_s: float
+    rss_mb: float
+    cpu_ms: float
+    broker_cpu_ms: float
+    influxd_cpu_ms: float
+    rounds: list[float]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything. `acked`: whether the collector acknowledged every result to its probe."""
+
+    probes: int
+    results: int
+    load_messages_per_s: float
+    ours: Line
+    ours_batched: Line
+    naive: Line
+    node_red: Line | None
+    without_node_red: str
+    acked: bool
+
+    @property
+    def ratio_naive(self) -> float:
+        """How many times as fast as the script, round by round, the median."""
+        return _ratio(self.ours, self.naive)
+
+    @property
+    def ratio_node_red(self) -> float | None:
+        """The same of Node-RED."""
+        return _ratio(self.ours, self.node_red) if self.node_red else None
+
+    @property
+    def missed(self) -> list[str]:
+        """Name the goals that were missed."""
+        rss_mb = max(self.ours.rss_mb, self.ours_batched.rss_mb)
+        rate = min(self.ours.results_per_s, self.ours_batched.results_per_s)
+        goals = {
+            f"{rate:.0f} results/s, the goal is {GOAL_PER_S}": rate >= GOAL_PER_S,
+            f"{rss_mb:.0f} MB, the goal is {GOAL_RSS_MB}": rss_mb <= GOAL_RSS_MB,
+            f"{self.ratio_naive:.2f} times the script, the goal is {GOAL_NAIVE}": self.ratio_naive >= GOAL_NAIVE,
+            "not every result was acknowledged": self.acked,
+        }
+        if self.ratio_node_red is None:
+            goals[f"Node-RED was not measured: {self.without_node_red}"] = False
+        else:
+            text = f"{self.ratio_node_red:.2f} times Node-RED, the goal is {GOAL_NODE_RED}"
+            goals[text] = self.ratio_node_red >= GOAL_NODE_RED
+        return [text for text, reached in goals.items() if not reached]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `collector` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "collector",
+        help="results a second, beside Node-RED and a plain script",
+        description="How fast results reach InfluxDB through the collector, beside Node-RED and a plain script.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--results", type=int, default=60_000, metavar="N", help="each time (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default %(default)s")
+    parser.add_argument("--probes", type=int, metavar="N", help="default 500, with --catch-up 300")
+    parser.add_argument("--no-node-red", action="store_true", help="leave Node-RED out (and miss its goal)")
+    parser.add_argument("--catch-up", action="store_true", help="instead: what a backlog of two days costs")
+    parser.add_argument("--days", type=float, default=2.0, metavar="N", help="with --catch-up (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a goal was missed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, judge."""
+    probes = arguments.probes or (300 if arguments.catch_up else 500)
+    if min(probes, arguments.results, arguments.rounds) < 1 or arguments.days <= 0:
+        print("probe-lab bench collector: numbers must be above 0", file=sys.stderr)
+        return 2
+    try:
+        if arguments.catch_up:
+            return catch_up.run(probes, arguments.days, as_json=arguments.json, check=arguments.check)
+        found = measure(probes, arguments.results, arguments.rounds, node_red_too=not arguments.no_node_red)
+    except (ServerError, StalledError, OSError) as error:
+        print(f"probe-lab bench collector: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        ratios = {"ratio_naive": found.ratio_naive, "ratio_node_red": found.ratio_node_red, "missed": found.missed}
+        print(msgspec.json.encode(msgspec.to_builtins(found) | ratios).decode())
+    else:
+        _print(found)
+    if arguments.check and found.missed:
+        print(f"probe-lab bench collector: {'; '.join(found.missed)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(probes: int, results: int, rounds: int, *, node_red_too: bool) -> Found:
+    """Run everything; raise ServerError or StalledError."""
+    contenders: list[Contender] = [Ours(), Naive()]
+    without = "left out"
+    if node_red_too:
+        try:
+            contenders.append(NodeRed(node_red.install(_say)))
+        except node_red.NodeRedError as error:
+            without = str(error)
+            _say(f"without Node-RED: {without}")
+    samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
+    batched: list[Sample] = []
+    with RunDir() as place:
+        _say(f"the load alone: {results} messages of {probes} probes ...")
+        load_per_s = _load_alone(place.folder("load"), probes, results)
+        for number in range(rounds):
+            for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
+                _say(f"round {number + 1} of {rounds}: {contender.name}, {results} results ...")
+                folder = place.folder(f"{number}-{contenders.index(contender)}")
+                samples[contender.name].append(_sample(contender, folder, probes, results, 1))
+            _say(f"round {number + 1} of {rounds}: {Ours().name}, {BATCH} in a message ...")
+            batched.append(_sample(Ours(), place.folder(f"{number}-batched"), probes, results, BATCH))
+    ours = samples[Ours().name]
+    return Found(
+        probes=probes,
+        results=results,
+        load_messages_per_s=load_per_s,
+        ours=_line(Ours(), ours, 1),
+        ours_batched=_line(Ours(), batched, BATCH),
+        naive=_line(Naive(), samples[Naive().name], 1),
+        node_red=_line(contenders[2], samples[contenders[2].name], 1) if len(contenders) > 2 else None,  # noqa: PLR2004
+        without_node_red="" if len(contenders) > 2 else without,  # noqa: PLR2004  # the third, if it could be had
+        acked=all(sample.acked == results for sample in ours + batched),
+    )
+
+
+def _load_alone(folder: Path, probes: int, results: int) -> float:
+    with (
+        Mosquitto(folder / "broker", extra=BROKER_LIMITS) as broker,
+        Load(broker.port, probes=probes, results=results) as load,
+    ):
+        said = load.go()
+        return float(said["messages"] / (said["sent_s"] - said["begun_s"]))
+
+
+def _sample(contender: Contender, folder: Path, probes: int, results: int, per_message: int) -> Sample:
+    with (
+        Mosquitto(folder / "broker", extra=BROKER_LIMITS) as broker,
+        Influxd(folder / "influxd") as influxd,
+    ):
+        influxd.query(f"CREATE DATABASE {DATABASE}")
+        with running(contender, folder, broker, influxd) as pid:
+            _warm_up(broker, influxd)
+            already = stored(influxd)
+            pids = {"contender": pid, "broker": broker.pid or 0, "influxd": influxd.pid or 0}
+            with Load(broker.port, probes=probes, results=results, per_message=per_message) as load:
+                spent = Spent.begin(pids)
+                said = load.go()
+                done_s = wait_until_stored(influxd, already + results, stalled_s=_STALLED_S)
+                cpu = spent.since()
+                rss_mb = peak_rss_mb(pid)
+                acks = load.stop()
+    took_s = done_s - said["begun_s"]
+    return Sample(
+        results_per_s=results / took_s,
+        messages_per_s=said["messages"] / took_s,
+        rss_mb=rss_mb,
+        cpu_ms={name: used_s / results * 1e3 for name, used_s in cpu.items()},
+        acked=acks["acked"],
+        acked_after_s=max(acks["acked_at_s"] - said["begun_s"], 0.0),
+    )
+
+
+def _warm_up(broker: Mosquitto, influxd: Influxd) -> None:
+    """Send until some has arrived, then wait for a quiet moment: a contender takes its time to subscribe."""
+    for attempt in range(30):
+        with Load(broker.port, probes=50, results=_WARM_UP, first_probe=_OTHERS) as load:
+            load.go()
+            try:
+                wait_until_stored(influxd, _WARM_UP, stalled_s=1.0 + attempt / 5)
+            except StalledError:
+                continue
+            return
+    raise StalledError("the contender stored nothing of its warm-up")
+
+
+def _line(contender: Contender, samples: list[Sample], per_message: int) -> Line:
+    def median(values: list[float]) -> float:
+        return round(statistics.median(values), 4)
+
+    return Line(
+        name=contender.name,
+        promises=contender.promises,
+        results_per_message=per_message,
+        results_per_s=median([sample.results_per_s for sample in samples]),
+        messages_per_s=median([sample.messages_per_s for sample in samples]),
+        rss_mb=median([sample.rss_mb for sample in samples]),
+        cpu_ms=median([sample.cpu_ms["contender"] for sample in samples]),
+        broker_cpu_ms=median([sample.cpu_ms["broker"] for sample in samples]),
+        influxd_cpu_ms=median([sample.cpu_ms["influxd"] for sample in samples]),
+        rounds=[round(sample.results_per_s, 1) for sample in samples],
+    )
+
+
+def _ratio(ours: Line, other: Line) -> float:
+    return round(statistics.median(mine / its for mine, its in zip(ours.rounds, other.rounds, strict=True)), 3)
+
+
+def _print(found: Found) -> None:
+    print(
+        f"{found.probes} probes, {found.results} results each time, medians of {len(found.ours.rounds)} rounds;"
+        f" the load alone reaches {found.load_messages_per_s:,.0f} messages/s"
+    )
+    lines = [line for line in (found.ours, found.naive, found.node_red, found.ours_batched) if line is not None]
+    head = ("", "results in a message", "messages/s", "results/s", "MB", "CPU s per 1000", "broker", "InfluxDB", "owes")
+    rows = [
+        (
+            line.name,
+            line.results_per_message,
+            round(line.messages_per_s),
+            round(line.results_per_s),
+            round(line.rss_mb),
+            f"{line.cpu_ms:.3f}",
+            f"{line.broker_cpu_ms:.3f}",
+            f"{line.influxd_cpu_ms:.3f}",
+            line.promises,
+        )
+        for line in lines
+    ]
+    print(render(head, rows))
+    node = f"{found.ratio_node_red:.2f} times Node-RED" if found.ratio_node_red else found.without_node_red
+    print(f"\nprobe-collector: {found.ratio_naive:.2f} times the script, {node}")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
