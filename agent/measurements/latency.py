@@ -89,7 +89,7 @@ def _require_route(interface: str, address: str, source: str) -> None:
         raise MeasurementFailed(
             Reason.WRONG_PATH,
             f"packets from {source} to {address} would leave by {device}, not by {interface}; "
-            f"add a rule `from {source}` to a routing table of that link",
+            "`probe-agent link setup` gives the link a routing table and a rule for that",
         )
 
 
