@@ -141,7 +141,8 @@ def _capacity(bench: Bench, job: CapacityJob) -> Capacity:
     else:
         borrowed = bench.borrow(transfers=job.options.transfers, length_s=job.options.longest_s + _LEASE_MARGIN_S)
         server, terms = borrowed.plain(), terms._replace(login=borrowed.login)
-    found = capacity.run(path, server, job.options, terms._replace(left_bytes=bench.left_now_bytes()))
+    with bench.quiet():
+        found = capacity.run(path, server, job.options, terms._replace(left_bytes=bench.left_now_bytes()))
     return msgspec.structs.replace(found, radio=reading)
 
 

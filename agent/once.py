@@ -49,9 +49,9 @@ def run_once(service: Service, job_name: str, link_name: str | None, *, as_json:
             print(encode(result).decode() if as_json else f"{link.name}: {describe(result.outcome)}")
             service.date_results()
             publisher.wake()
-        held = service.spool.count_held()
-        delivered = not held and publisher.wait_until_connected(0) and publisher.wait_until_empty(_ACK_WITHIN_S)
-        if held:
+        undated = service.spool.count_undated()
+        delivered = not undated and publisher.wait_until_connected(0) and publisher.wait_until_empty(_ACK_WITHIN_S)
+        if undated:
             print("the clock of this machine is not set; results wait in the spool until it is", file=sys.stderr)
         print("delivered" if delivered else "not delivered yet: it waits in the spool", file=sys.stderr)
     finally:

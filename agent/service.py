@@ -131,7 +131,7 @@ class Service:
             spool_id=self.spool.spool_id,
             spooled=counts.spooled,
             backlog=counts.waiting,
-            held=self.spool.count_held(),
+            undated=self.spool.count_undated(),
             spool_error="the disk takes no results" if self.runner.storage_error else None,
             clock=self._clock.quality(),
             links=tuple(links),

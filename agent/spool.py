@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent.meter import Meter
     from agent.plan import Spent
     from agent.planner import Visit as PastVisit
-    from agent.time_repair import Held
+    from agent.time_repair import Undated
     from agent.timesync import Boot
 
 log = logging.getLogger(__name__)
@@ -225,12 +225,12 @@ class Spool:
 
     # --- results whose time is in doubt: agent.time_repair ----------------------------------------------------------
 
-    def held(self) -> list[Held]:
+    def undated(self) -> list[Undated]:
         """List what is held back, oldest first; some of it, if it is much."""
         with self._reading() as db:
-            return time_repair.held(db)
+            return time_repair.undated(db)
 
-    def count_held(self) -> int:
+    def count_undated(self) -> int:
         """Count what is held back."""
         with self._reading() as db:
             count: int = db.execute("SELECT COUNT(*) FROM untimed JOIN results USING (seq)").fetchone()[0]
@@ -343,7 +343,7 @@ class Spool:
             "INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
             (number, _rank(result), kind, payload, check(payload)),
         )
-        time_repair.hold(db, number, began)
+        time_repair.note(db, number, began)
         return ResultId(result.probe_id, self.spool_id, seq), payload
 
     def _make_room(self, db: sqlite3.Connection, newest: Result, held: int, began: Boot | None) -> int:

@@ -51,7 +51,7 @@ class Trust(Enum):
     UNKNOWN = "unknown"
 
 
-class Held(NamedTuple):
+class Undated(NamedTuple):
     """A result whose time is in doubt, as it is stored, and when it began. `seq` is its number in the file."""
 
     seq: int
@@ -63,7 +63,7 @@ class Held(NamedTuple):
 # --- the tables; each inside its caller's transaction -----------------------------------------------------------------
 
 
-def hold(db: sqlite3.Connection, seq: int, began: Boot | None) -> None:
+def note(db: sqlite3.Connection, seq: int, began: Boot | None) -> None:
     """Hold a result back until its time is known; not at all if its clock is trusted."""
     if began is not None:
         db.execute("INSERT INTO untimed VALUES (?, ?, ?)", (seq, *began))
@@ -82,13 +82,13 @@ def run_began(db: sqlite3.Connection, job: str, link: str) -> Boot | None:
     return Boot(*row) if row is not None else None
 
 
-def held(db: sqlite3.Connection) -> list[Held]:
+def undated(db: sqlite3.Connection) -> list[Undated]:
     """List what is held, oldest first; some of it, if it is much."""
     rows = db.execute(
         "SELECT seq, payload, crc, boot_id, boottime_s FROM untimed JOIN results USING (seq) ORDER BY seq LIMIT ?",
         (_AT_ONCE,),
     ).fetchall()
-    return [Held(seq, payload, check(payload) == crc, Boot(*began)) for seq, payload, crc, *began in rows]
+    return [Undated(seq, payload, check(payload) == crc, Boot(*began)) for seq, payload, crc, *began in rows]
 
 
 def release(db: sqlite3.Connection, payloads: Mapping[int, bytes | None]) -> None:
@@ -181,7 +181,7 @@ class Timekeeper:
     def check(self) -> int:
         """Let go what can be dated now, and what never can; return how many. Raise StorageError."""
         released = 0
-        while batch := self._spool.held():
+        while batch := self._spool.undated():
             decided = self._decided(batch)
             if not decided:
                 break
@@ -189,7 +189,7 @@ class Timekeeper:
             released += len(decided)
         return released
 
-    def _decided(self, batch: list[Held]) -> dict[int, bytes | None]:
+    def _decided(self, batch: list[Undated]) -> dict[int, bytes | None]:
         doubted, now, quality = self.doubted(), self._boot(), self._clock.quality()
         offset_s = self.offset_s()
         decided: dict[int, bytes | None] = {}

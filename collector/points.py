@@ -120,7 +120,7 @@ def status_line(status: Status, received_us: int) -> str:
     fields: Fields = {
         "online": status.online,
         "backlog": status.backlog,
-        "held": status.held,
+        "undated": status.undated,
         "spooled": status.spooled,
         "agent_version": status.agent_version,
     }

@@ -607,7 +607,7 @@ class Status(_Message, frozen=True, kw_only=True):
     spool_id: str = ""
     spooled: int = 0
     backlog: int = 0
-    held: int = 0
+    undated: int = 0
     """How many of the backlog wait for the clock to be set."""
     spool_error: str | None = None
     clock: Clock = Clock()

@@ -174,7 +174,7 @@ def test_what_was_measured_before_the_sync_is_sent_after_it_with_the_true_time(w
         world.hands.pass_s(58.0)
         assert world.send() == []
     assert world.spool.counts()[:3] == (10, 10, 10)
-    assert world.spool.count_held() == 10
+    assert world.spool.count_undated() == 10
     world.hands.synchronise()
     sent = world.send()
     assert [result.seq for result in sent] == list(range(1, 11)), "in their order, under their numbers"
@@ -329,7 +329,7 @@ def test_a_kill_in_the_middle_of_the_repair_leaves_everything_held(
     world.power_cut(RTC_LESS[0])
     for slot in range(3):
         world.measure(slot)
-    held = world.spool.held()
+    held = world.spool.undated()
     world.hands.synchronise()
     released = time_repair.release
 
@@ -341,7 +341,7 @@ def test_a_kill_in_the_middle_of_the_repair_leaves_everything_held(
     with pytest.raises(StorageError):
         world.keeper.check()
     world.restart()
-    assert world.spool.held() == held
+    assert world.spool.undated() == held
     assert world.spool.oldest(10) == []
     monkeypatch.undo()
     assert [result.seq for result in world.send()] == [1, 2, 3]
@@ -361,7 +361,7 @@ def test_a_spool_that_is_full_of_held_results_holds_its_report_as_well(tmp_path:
     reports = [result for result in sent if isinstance(result.outcome, Dropped)]
     assert reports
     assert all(close(report.started_at, truth) for report in reports)
-    assert world.spool.count_held() == 0
+    assert world.spool.count_undated() == 0
     world.spool.close()
 
 

@@ -190,7 +190,7 @@ def test_two_results_of_one_instant_have_different_times() -> None:
 
 def test_a_status_takes_its_own_time_and_a_last_will_that_of_its_arrival() -> None:
     online = Status(probe_id="p1", online=True, site="s", at=START, agent_version="0.1.0", backlog=3, spooled=9)
-    expected = f'probe,probe=p1,site=s online=true,backlog=3i,held=0i,spooled=9i,agent_version="0.1.0" {NS}'
+    expected = f'probe,probe=p1,site=s online=true,backlog=3i,undated=0i,spooled=9i,agent_version="0.1.0" {NS}'
     assert points.status_line(online, 5) == expected
     assert parse(points.status_line(Status(probe_id="p1", online=False, at=START), 5))[3] == 5000
 

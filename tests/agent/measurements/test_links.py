@@ -9,11 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from agent import validity
 from agent.measurements import iperf_report, throughput
 from agent.path import Counters
-from wire.messages import Invalid, Reason
+from agent.validity import Evidence
+from wire.messages import Invalid, Reason, Transfer
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -110,6 +113,23 @@ def test_traffic_of_others_on_another_interface_makes_the_result_no_sample(site:
     assert answer["download"]["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.05)
     other.kill()
     other.wait()
+
+
+@pytest.mark.parametrize("way", ["with the test", "against it"])
+def test_traffic_of_others_on_the_link_makes_the_result_no_sample(site: Site, way: str) -> None:
+    site.serve(5201, 5999)
+    other = site.probe.popen(
+        ["iperf3", "-c", SERVER, "-p", "5999", "-t", "12", "-b", "12M", "--bind-dev", "wwan0"]
+        + (["-R"] if way == "with the test" else []),
+        stdout=subprocess.DEVNULL,
+    )
+    answer = site.measure(options={"duration_s": 3, "upload": False})
+    other.kill()
+    other.wait()
+    download = msgspec.convert(answer["download"], Transfer)
+    seen = {*answer["invalid"], *validity.doubts(Evidence(transfers=(download,)))}
+    assert Invalid.OTHER_TRAFFIC in seen
+    assert Invalid.BYTES_NOT_ACCOUNTED not in seen
 
 
 def test_a_link_stacked_on_another_device_counts_its_bytes_once(site: Site) -> None:
