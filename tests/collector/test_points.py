@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,13 +17,17 @@ from wire.messages import (
     Capacity,
     Condition,
     Diagnosis,
+    Dns,
     Dropped,
     Echo,
     Failed,
     Invalid,
     Job,
     Latency,
+    Lookup,
     Missed,
+    Page,
+    Ping,
     PlanState,
     Radio,
     Reason,
@@ -36,9 +41,11 @@ from wire.messages import (
     Throughput,
     Transfer,
     Unmade,
+    Web,
 )
 from wire.radio import RadioReading
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 NS = 1_782_907_200_000_000_000  # START, in ns
 
 
@@ -128,6 +135,52 @@ def test_latency_tells_up_from_down_and_keeps_the_second_opinion() -> None:
     assert "rtt_min_ms" not in fields
 
 
+def golden(kind: str) -> tuple[str, dict[str, str], dict[str, Any]]:
+    one = codec.decode_result((GOLDEN / f"v0.1.0-{kind}.json").read_bytes())
+    measurement, tags, fields, _ = parse(points.line(one))
+    return measurement, tags, fields
+
+
+def test_a_ping_has_each_way_and_each_jitter_by_its_name() -> None:
+    measurement, tags, fields = golden("ping")
+    assert (measurement, tags["link"], fields["server"]) == ("ping", "viettel", "speed.example.vn")
+    assert (fields["icmp_rtt_mean_ms"], fields["tcp_loss_percent"], fields["http_rtt_median_ms"]) == (41.8, 10.0, 43.8)
+    assert (fields["http_jitter_ms"], fields["http_jitter_rfc3550_ms"], fields["http_jitter_variance_ms2"]) == (
+        1.8,
+        0.844,
+        9.61,
+    )
+    assert (fields["mtu_bytes"], fields["mtu_exact"], fields["mtu_black_hole"]) == (1430, True, True)
+    assert fields["interface_bytes"] == 14200
+    _, _, partly = golden("ping-partly")
+    assert partly["failures"] == "tcp: refused, http: http_status"
+    assert not {name for name in partly if name.startswith(("tcp_", "http_"))}
+
+
+def test_look_ups_are_counted_and_those_that_failed_are_named() -> None:
+    measurement, _, fields = golden("dns")
+    assert (measurement, fields["lookups"], fields["failed"], fields["tcp"]) == ("dns", 4, 2, 1)
+    assert (fields["answer_mean_ms"], fields["answer_max_ms"]) == (89.6, 131.0), "of good answers"
+    assert fields["failures"] == "no-such.example.vn no_such_name (10.64.0.53), slow.example.vn timeout (10.64.0.53)"
+    assert (fields["servers"], fields["interface_bytes"]) == ("10.64.0.53", 1650)
+
+
+def test_pages_have_the_mean_of_each_step_of_those_that_came() -> None:
+    measurement, _, fields = golden("web")
+    assert (measurement, fields["pages"], fields["failed"], fields["capped"]) == ("web", 3, 1, 1)
+    assert (fields["dns_mean_ms"], fields["tls_mean_ms"]) == (49.6, 96.4)
+    assert (fields["ttfb_mean_ms"], fields["total_mean_ms"], fields["total_max_ms"]) == (191.75, 403.35, 655.9)
+    assert fields["failures"] == "https://old.example.vn/ tls_failed"
+    assert (fields["body_bytes"], fields["interface_bytes"]) == (300_812, 331_000)
+
+
+def test_a_failure_has_the_way_that_was_found_and_its_bytes() -> None:
+    measurement, tags, fields = golden("failed-traced")
+    assert (measurement, tags["reason"]) == ("failed", "timeout")
+    assert fields["trace"] == "1 10.64.0.1 23.4 ms, 2 *, 3 198.51.100.7 31 ms"
+    assert fields["interface_bytes"] == 2480
+
+
 def test_a_step_of_the_recovery_ladder_says_what_was_done_and_how_the_link_was_before_and_after() -> None:
     before = Diagnosis(condition=Condition.NOT_REGISTERED, detail="searching")
     after = Diagnosis(condition=Condition.HEALTHY, radio=READING)
@@ -204,6 +257,7 @@ count = st.integers(0, 2**63 - 1)
 transfers = st.builds(
     Transfer, steady_mbps=st.floats(), mbps=maybe_float, payload_bytes=count, elapsed_s=st.floats(0, 60)
 )
+reasons = st.none() | st.sampled_from(Reason)
 outcomes = st.one_of(
     st.builds(
         Throughput,
@@ -214,6 +268,9 @@ outcomes = st.one_of(
     ),
     st.builds(Failed, reason=st.sampled_from(Reason), detail=free),
     st.builds(Radio, reading=st.just(READING)),
+    st.builds(Dns, lookups=st.lists(st.builds(Lookup, name=free, server=free, failure=reasons), max_size=3).map(tuple)),
+    st.builds(Web, pages=st.lists(st.builds(Page, url=free, ttfb_ms=maybe_float), max_size=3).map(tuple)),
+    st.builds(Ping, failures=st.dictionaries(free, st.sampled_from(Reason), max_size=3)),
     st.builds(Dropped, counts=st.dictionaries(free, count, max_size=4), first_seq=count, last_seq=count),
 )
 results = st.builds(

@@ -16,7 +16,22 @@ import yaml
 from collector import points
 from lab.servers import Influxd
 from wire.codec import decode_result
-from wire.messages import Dropped, Failed, Invalid, Latency, PlanState, Radio, Reason, Result, Status, Throughput
+from wire.messages import (
+    Dns,
+    Dropped,
+    Failed,
+    Hop,
+    Invalid,
+    Latency,
+    Ping,
+    PlanState,
+    Radio,
+    Reason,
+    Result,
+    Status,
+    Throughput,
+    Web,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +59,10 @@ TARGETS = [
 VARIABLES = {variable["name"]: variable["query"] for variable in DASHBOARD["templating"]["list"]}
 
 
+WAY = (Hop(ttl=1, address="10.64.0.1", rtt_ms=23.4), Hop(ttl=2))
+OTHERS = ("latency", "latency-jitter", "ping", "ping-partly", "dns", "web", "radio", "dropped", "plan")
+
+
 def substituted(query: str) -> str:
     for name in sorted(CHOSEN, key=len, reverse=True):
         query = query.replace(name, CHOSEN[name])
@@ -55,18 +74,21 @@ def sample_results() -> list[Result]:
     """Two sites; good runs of each kind, a failure for each reason, a result that does not count for each doubt."""
     model = {
         kind: decode_result((ROOT / f"tests/golden/v0.1.0-{kind}.json").read_bytes())
-        for kind in ("throughput", "latency", "radio", "failed", "dropped", "plan")
+        for kind in ("throughput", "failed", *OTHERS)
     }
     good = model["throughput"].outcome
     assert isinstance(good, Throughput)
     outcomes = [
         *(msgspec.structs.replace(good, invalid=()) for _ in range(6)),
         *(msgspec.structs.replace(good, invalid=(doubt,)) for doubt in Invalid),
-        *(Failed(reason=reason, detail=f"because of {reason}") for reason in Reason),
-        *(model[kind].outcome for kind in ("latency", "radio", "dropped", "plan") for _ in range(3)),
+        *(Failed(reason=reason, detail=f"because of {reason}", trace=WAY, interface_bytes=900) for reason in Reason),
+        *(model[kind].outcome for kind in OTHERS for _ in range(3)),
     ]
     kinds: dict[type, str] = {
         Latency: "latency",
+        Ping: "ping",
+        Dns: "dns",
+        Web: "web",
         Radio: "radio",
         Dropped: "dropped",
         Failed: "failed",

@@ -136,7 +136,8 @@ def test_there_is_no_other_command() -> None:
 
 
 def test_there_are_golden_payloads() -> None:
-    kinds = {"throughput", "latency", "radio", "failed", "dropped", "damaged", "recovery", "plan", "missed", "capacity"}
+    kinds = {"throughput", "latency", "ping", "dns", "web", "radio", "failed", "dropped", "damaged", "recovery"}
+    kinds |= {"plan", "missed", "capacity"}
     assert {path.stem.partition("-")[2] for path in GOLDEN} >= kinds
 
 
