@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agent import settings_checks
 from agent.measurements.capacity import CapacityOptions
 from agent.measurements.dns import DnsOptions
 from agent.measurements.latency import LatencyOptions
@@ -104,10 +105,6 @@ class BringUp(_Section, frozen=True, kw_only=True):
     default_route_metric: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 700
 
 
-Address = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$")]
-"""An IPv4 or IPv6 address."""
-
-
 class Link(_Section, frozen=True, kw_only=True):
     """One modem, SIM and operator. `modem: auto` finds the modem; `modem: null` measures without radio figures.
 
@@ -123,7 +120,7 @@ class Link(_Section, frozen=True, kw_only=True):
     usb_path: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+-[0-9]+(\.[0-9]+)*$")] | None = None
     apn: Text = "auto"
     pin_file: Path | None = None
-    resolvers: Annotated[tuple[Address, ...], msgspec.Meta(max_length=4)] = ()
+    resolvers: Annotated[tuple[Text, ...], msgspec.Meta(max_length=4)] = ()
     plan: Plan = Plan()
     bring_up: BringUp | None = None
     recovery: RecoveryOptions = RecoveryOptions()
@@ -285,6 +282,8 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _ladders(links)
     yield from _plans(links)
     yield from _rhythms(jobs)
+    yield from settings_checks.resolvers(links)
+    yield from settings_checks.services(jobs)
     yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
     for index, entry in jobs:

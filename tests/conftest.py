@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder by itself: service_servers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from service_servers import CNAME, A, message, record, written
 
 from agent import dns_message
 from agent.dns_message import Kind, Malformed, NotAName, Reply
-
-sys.path.insert(0, str(Path(__file__).parent / "measurements"))
-
-from service_servers import CNAME, A, message, record, written
 
 OWN = bytes([10, 9, 0, 1])
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?){0,4}", fullmatch=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from service_servers import NameServer
 
 from agent import dns_client, name_servers, resolver
 from agent import path as paths
@@ -17,12 +16,9 @@ from agent.measurements.base import MeasurementFailed
 from agent.name_servers import Files, Found
 from wire.messages import Reason
 
-sys.path.insert(0, str(Path(__file__).parent / "measurements"))
-
-from service_servers import NameServer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LO = paths.look("lo")
 HERE = msgspec.structs.replace(LO, resolvers=("127.0.0.1",))

@@ -1,11 +1,13 @@
 """agent.yaml: the commented example loads, and every mistake in tests/mistakes/agent is named."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from agent import settings
-from agent.settings import ThroughputJob
+from agent.measurements.ping import PingOptions
+from agent.settings import PingJob, ThroughputJob
 from base.configfile import MAX_FILE_BYTES, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,17 @@ def test_the_commented_example_loads() -> None:
     short = loaded.job("throughput-short")
     assert isinstance(short, ThroughputJob)
     assert short.options.streams == 4
+
+
+def test_the_jobs_that_are_commented_out_load_too(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    example = (ROOT / "config/agent.yaml").read_text()
+    path.write_text(re.sub(r"(?m)^  # (- name:|  )", r"  \1", example))
+    loaded = settings.load(path)
+    assert [job.name for job in loaded.jobs][-3:] == ["pings", "names", "pages"]
+    pings = loaded.job("pings")
+    assert isinstance(pings, PingJob)
+    assert pings.options == PingOptions(), "what is commented out shows its default"
 
 
 @pytest.mark.parametrize("path", MISTAKES, ids=lambda path: path.stem)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder by itself: service_servers
-
 from lab.netns import Namespace, Run, veth
 
 if TYPE_CHECKING:

@@ -1,0 +1,45 @@
+"""Mistakes in agent.yaml that types cannot show, of name servers, pages and pings. Sees the raw document. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_WAYS = ("tcp_port", "http_url", "mtu")
+
+
+def resolvers(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Name what looks like an address and is none."""
+    for index, entry in links:
+        named = entry.get("resolvers")
+        for number, text in enumerate(named if isinstance(named, list) else []):
+            try:
+                ipaddress.ip_address(text)
+            except ValueError:
+                yield f"links[{index}].resolvers[{number}]", f"'{text}' is no address"
+
+
+def services(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Name pings that ask for nothing, and addresses of the web whose port is none."""
+    for index, entry in jobs:
+        options, measurement = entry.get("options"), entry.get("measurement")
+        if not isinstance(options, dict):
+            continue
+        if measurement == "ping":
+            if options.get("icmp") is False and not any(options.get(way) for way in _WAYS):
+                yield f"jobs[{index}].options", "asks for nothing; give it icmp, tcp_port, http_url or mtu"
+            yield from _ports(f"jobs[{index}].options.http_url", [options.get("http_url")])
+        if measurement == "web" and isinstance(options.get("urls"), list):
+            yield from _ports(f"jobs[{index}].options.urls", options["urls"])
+
+
+def _ports(where: str, urls: Iterable[object]) -> Iterator[tuple[str, str]]:
+    for url in urls:
+        try:
+            _ = urlsplit(url).port if isinstance(url, str) else None
+        except ValueError:
+            yield where, f"'{url}' has a port over 65535"
