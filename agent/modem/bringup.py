@@ -21,6 +21,7 @@ from agent.modem.discovery import find_ports, resolve
 from agent.modem.errors import ModemError, NotRegistered
 from agent.modem.merge import REGISTERED
 from agent.modem.session import ModemSession
+from agent.name_servers import of_resolv_conf
 from agent.path import look
 from agent.settings import BringUp
 from base.durable import StorageError
@@ -336,7 +337,7 @@ class _Attempt:
             )
         self._say("ok", f"a default route leaves by {interface}")
         self._step = "dns"
-        servers = self._name_servers or data_way.name_servers(tools.resolv_conf)
+        servers = self._name_servers or of_resolv_conf(tools.resolv_conf)
         if not servers:
             self._say("told", "no name server is known for this link; names are looked up by the machine's resolver")
         elif (answering := next((one for one in servers if data_way.dns_answers(interface, one)), None)) is not None:

@@ -130,13 +130,3 @@ def dns_answers(interface: str, server: str, *, port: int = _DNS_PORT) -> bool:
             return door.recv(512)[:2] == _QUESTION[:2]
         except OSError:
             return False
-
-
-def name_servers(resolv_conf: Path) -> tuple[str, ...]:
-    """Read the IPv4 name servers of a resolv.conf(5), those of this machine itself left out."""
-    try:
-        lines = resolv_conf.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ()
-    servers = [words[1] for line in lines if len(words := line.split()) > 1 and words[0] == "nameserver"]
-    return tuple(one for one in servers if ":" not in one and not one.startswith("127."))

@@ -21,6 +21,7 @@ from agent.modem.discovery import FoundModem, FoundPort
 from agent.modem.errors import CommandRefused
 from agent.modem.manager import MmModem
 from agent.modems import SerialModems
+from agent.name_servers import of_resolv_conf
 from agent.path import LinkPath
 from agent.settings import BringUp, Link
 from lab.modem import SimulatedModem, cell_of
@@ -376,5 +377,5 @@ def test_routes_are_read_as_ip_prints_them() -> None:
 def test_name_servers_of_this_machine_itself_prove_nothing(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text("# x\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver fe80::1\nsearch a b\nnameserver\n")
-    assert data_way.name_servers(conf) == ("10.0.0.1",)
-    assert data_way.name_servers(tmp_path / "none") == ()
+    assert of_resolv_conf(conf) == ("10.0.0.1",)
+    assert of_resolv_conf(tmp_path / "none") == ()
