@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.measurements.base import MeasurementFailed, run_killable
+from agent.modem.manager import name_servers_of_bearer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from agent.path import LinkPath
 
@@ -44,9 +45,9 @@ _kept: dict[tuple[str, str | None], tuple[float, Found]] = {}
 def of_link(path: LinkPath, files: Files = REAL) -> Found:
     """Find the link's name servers; none at all is an answer too. What was found is kept for a minute.
 
-    In this order: `resolvers` of the link in agent.yaml; systemd-resolved; NetworkManager; systemd-networkd; pppd, for
-    a ppp device; the machine's resolv.conf, those of this machine itself left out. Whoever names them, they are asked
-    over this link.
+    In this order: `resolvers` of the link in agent.yaml; systemd-resolved; NetworkManager; systemd-networkd;
+    ModemManager's bearer; pppd, for a ppp device; the machine's resolv.conf, those of this machine itself left out.
+    Whoever names them, they are asked over this link.
     """
     if path.resolvers:
         return Found(path.resolvers, "agent.yaml")
@@ -66,18 +67,20 @@ def forget() -> None:
 
 
 def _find(interface: str, files: Files) -> Found:
-    if servers := addresses_in(_told(["resolvectl", "dns", interface]).partition("):")[2]):
-        return Found(servers, "systemd-resolved")
-    if servers := addresses_in(_told(["nmcli", "-e", "no", "-g", "IP4.DNS", "device", "show", interface])):
-        return Found(servers, "NetworkManager")
-    if servers := _of_networkd(interface, files.networkd):
-        return Found(servers, "systemd-networkd")
-    if interface.startswith("ppp") and (servers := of_resolv_conf(files.pppd)):
-        return Found(servers, str(files.pppd))
+    return next((found for found in _sources(interface, files) if found.servers), Found((), "nobody"))
+
+
+def _sources(interface: str, files: Files) -> Iterator[Found]:
+    """Ask one after the other, as far as the caller goes on."""
+    yield Found(addresses_in(_told(["resolvectl", "dns", interface]).partition("):")[2]), "systemd-resolved")
+    told = _told(["nmcli", "-e", "no", "-g", "IP4.DNS", "device", "show", interface])
+    yield Found(addresses_in(told), "NetworkManager")
+    yield Found(_of_networkd(interface, files.networkd), "systemd-networkd")
+    yield Found(addresses_in(" ".join(name_servers_of_bearer(interface))), "ModemManager")
+    if interface.startswith("ppp"):
+        yield Found(of_resolv_conf(files.pppd), str(files.pppd))
     for file in files.system:
-        if servers := of_resolv_conf(file):
-            return Found(servers, str(file))
-    return Found((), "nobody")
+        yield Found(of_resolv_conf(file), str(file))
 
 
 def _of_networkd(interface: str, folder: Path) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def addresses_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_addresses(_SEPARATORS.split(text))))
 
 
-def _addresses(words: Iterable[str]) -> Iterable[str]:
+def _addresses(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         try:
             address = ipaddress.IPv4Address(word.partition("#")[0])

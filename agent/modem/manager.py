@@ -97,6 +97,23 @@ def modems_of_manager(ask: Ask | None = None) -> list[MmModem]:
         return []
 
 
+def name_servers_of_bearer(interface: str, ask: Ask | None = None) -> tuple[str, ...]:
+    """List the name servers that the network gave to the bearer of this interface; none where there is no such bearer.
+
+    Keys of mmcli 1.20: `bearer.status.interface`, `bearer.ipv4-config.dns`.
+    """
+    ask = ask or mmcli
+    try:
+        for modem in ask(["-L"]).get("modem-list") or []:
+            for bearer in _texts(_at(ask(["-m", str(modem)]), "modem", "generic").get("bearers")):
+                answer = ask(["-b", bearer])
+                if _text(_at(answer, "bearer", "status").get("interface")) == interface:
+                    return tuple(_texts(_at(answer, "bearer", "ipv4-config").get("dns")))
+    except ModemError:
+        pass
+    return ()
+
+
 def parse_modem(answer: dict[str, Any]) -> MmModem:
     """Read `mmcli -m N -J`."""
     generic, radio = _at(answer, "modem", "generic"), _at(answer, "modem", "3gpp")

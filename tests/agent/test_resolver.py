@@ -156,6 +156,24 @@ def test_tools_that_know_nothing_are_passed_over(tmp_path: Path, tools: Path) ->
     assert name_servers.of_link(LO, files(tmp_path)) == Found((), "nobody")
 
 
+def test_a_bearer_of_modem_manager_knows_its_name_servers(tmp_path: Path, tools: Path) -> None:
+    mmcli = tools / "mmcli"
+    mmcli.write_text("""#!/bin/sh
+case "$2 $3" in
+"-L ") echo '{"modem-list": ["/Modem/0", "/Modem/1"]}' ;;
+"-m /Modem/0") echo '{"modem": {"generic": {"bearers": "--"}}}' ;;
+"-m /Modem/1") echo '{"modem": {"generic": {"bearers": ["/Bearer/3", "/Bearer/4"]}}}' ;;
+"-b /Bearer/3") echo '{"bearer": {"status": {"interface": "wwan7"}, "ipv4-config": {"dns": ["10.6.6.1"]}}}' ;;
+"-b /Bearer/4") echo '{"bearer": {"status": {"interface": "lo"}, "ipv4-config": {"dns": ["10.5.5.1", "10.5.5.2"]}}}' ;;
+esac
+""")
+    mmcli.chmod(0o755)
+    assert name_servers.of_link(LO, files(tmp_path)) == Found(("10.5.5.1", "10.5.5.2"), "ModemManager")
+    name_servers.forget()
+    tool(tools, "mmcli", "error: couldn't find the ModemManager process", status=1)
+    assert name_servers.of_link(LO, files(tmp_path)).servers == ()
+
+
 def test_pppds_file_is_for_ppp_devices(tmp_path: Path, tools: Path) -> None:
     places = files(tmp_path)
     places.pppd.write_text("nameserver 10.4.4.1\nnameserver 10.4.4.2\n")
