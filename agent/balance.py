@@ -13,17 +13,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from agent.ledger import Balance as Known
-from agent.modem import sms, ussd
 from agent.modem.errors import ModemError
 from agent.plan import Claim, room
 
 if TYPE_CHECKING:
     from agent.budget import Budget
     from agent.clock import Clock
-    from agent.modem.session import ModemSession
     from agent.modems import SerialModems
     from agent.plan import Spent
-    from agent.settings import Balance, Link, Plan, Settings
+    from agent.settings import Link, Plan, Settings
     from agent.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -75,12 +73,6 @@ def doubt(plan: Plan, spent: Spent, remaining: int) -> str | None:
     return f"the operator says {remaining / 1e6:.0f} MB are left, by our count it is {expected / 1e6:.0f} MB"
 
 
-def _words(modem: ModemSession, balance: Balance) -> str:
-    if balance.sms is not None:
-        return sms.ask(modem, balance.sms.number, balance.sms.text)
-    return ussd.ask(modem, balance.ussd or "")
-
-
 class Balances:
     """Asks the operators now and then, between runs, on the thread that measures."""
 
@@ -113,8 +105,7 @@ class Balances:
         assert balance is not None  # noqa: S101  # _due has looked
         self._not_before_s[link.name] = self._clock.monotonic_s() + _TRY_AGAIN_S
         try:
-            with self._modems.session(link) as modem:
-                text = _words(modem, balance)
+            text = self._modems.ask_operator(link, balance)
         except ModemError as error:
             log.warning("%s: the balance could not be asked for: %s", link.name, error)
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.bench import Look
 from agent.measurements.base import MeasurementFailed
-from agent.modem import hilink, manager
+from agent.modem import hilink, manager, manager_talk, sms, ussd
 from agent.modem.discovery import find_ports, resolve
 from agent.modem.errors import ModemError, NoModem
 from agent.modem.glance import GLANCE_WITHIN_S, Glance
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agent.modem.manager import Ask, MmModem
-    from agent.settings import Link
+    from agent.settings import Balance, Link
     from wire.radio import RadioReading
 
 LOOK_WITHIN_S: Final = 30.0
@@ -92,6 +92,22 @@ class SerialModems:
         if link.modem is None or hilink.is_address(link.modem):
             raise NoModem(f"link {link.name}: its modem has no AT port")
         return resolve(link.modem, usb_path=link.usb_path, sys_root=self._sys_root, dev_root=self._dev_root)
+
+    def ask_operator(self, link: Link, question: Balance) -> str:
+        """Ask the operator by USSD or a message, however the modem is reached; return his words. Raise ModemError."""
+        if link.modem is None:
+            raise NoModem(f"link {link.name} has no modem in agent.yaml")
+        code, message = question.ussd or "", question.sms
+        if (owned := self.managed(link)) is not None:
+            if message is not None:
+                return manager_talk.sms(owned, message.number, message.text, self._ask)
+            return manager_talk.ussd(owned, code, self._ask)
+        if hilink.is_address(link.modem):
+            if message is not None:
+                return hilink.sms(link.modem, message.number, message.text)
+            return hilink.ussd(link.modem, code)
+        with self.session(link) as modem:
+            return sms.ask(modem, message.number, message.text) if message is not None else ussd.ask(modem, code)
 
     def managed(self, link: Link) -> MmModem | None:
         """Find the link's modem among those that ModemManager owns, as long as it uses the port that we would read.

@@ -6,17 +6,25 @@ of texts with units in them ("-97dBm"); a value that the stick does not tell is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from typing import Any, Final
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.modem.errors import CommandRefused, ModemTimeout, NoModem, SimAbsent, SimLocked
 from wire.radio import RadioReading, Registration, Technology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 DEFAULT_ADDRESS: Final = "http://192.168.8.1/"
 # Product ids that are a network card without an AT port (usb_modeswitch-data and users' reports; most are 14db, 14dc).
 PRODUCTS: Final = frozenset({("12d1", "14db"), ("12d1", "14dc"), ("12d1", "1f01"), ("12d1", "14fe")})
 _TIMEOUT_S: Final = 10.0
+_ANSWER_S: Final = 45.0
+_LOOK_EVERY_S: Final = 2.0
+_USSD_BUSY: Final = {111019}  # "USSD processing" in the sticks' own pages: not answered yet
 # api/monitoring/status: SimStatus, ServiceStatus, CurrentNetworkTypeEx as in huawei-lte-api's enums.
 _SIM_STATES: Final = {"0": "absent", "255": "absent", "240": "locked"}
 _LOCKS: Final = {"260": "PIN", "261": "PUK"}
@@ -33,6 +41,74 @@ def is_address(modem: str) -> bool:
 
 def look(address: str) -> tuple[RadioReading, str | None, str | None]:
     """Ask a stick for its radio, model and hashed ICCID; raise NoModem, ModemTimeout, CommandRefused, SimAbsent."""
+    with _stick(address) as client:
+        status, pin = client.monitoring.status(), client.pin.status()
+        signal, plmn = client.device.signal(), client.net.current_plmn()
+        device = client.device.information()
+    _check_sim(address, status, pin)
+    iccid = _text(device, "Iccid")
+    hashed = hashlib.sha256(iccid.encode()).hexdigest() if iccid else None
+    return radio_of(status, signal, plmn), _text(device, "DeviceName"), hashed
+
+
+def ussd(address: str, code: str) -> str:
+    """Send a code and return the operator's text; raise ModemError and its kinds."""
+    with _stick(address) as client:
+        client.ussd.send(code)
+        ends_s = time.monotonic() + _ANSWER_S
+        while time.monotonic() < ends_s:
+            with contextlib.suppress(_NotYet):
+                answer = _unless_busy(client.ussd.get)
+                if (text := _text(answer, "content")) is not None:
+                    return text
+            time.sleep(_LOOK_EVERY_S)
+    raise ModemTimeout(f"{address}: the operator did not answer {code} in {_ANSWER_S:.0f} s")
+
+
+def sms(address: str, number: str, text: str) -> str:
+    """Send a message and return the answer, its parts joined; raise ModemError and its kinds.
+
+    Answers of that number are deleted, old ones too: nobody reads them there.
+    """
+    with _stick(address) as client:
+        _take(client, number)
+        client.sms.send_sms([number], text)
+        ends_s = time.monotonic() + _ANSWER_S
+        while time.monotonic() < ends_s:
+            if answer := _take(client, number):
+                return " ".join(answer)
+            time.sleep(_LOOK_EVERY_S)
+    raise ModemTimeout(f"{address}: {number} did not answer '{text}' in {_ANSWER_S:.0f} s")
+
+
+class _NotYet(Exception):
+    """The stick still waits for the operator."""
+
+
+def _unless_busy(get: Callable[[], Any]) -> dict[str, Any]:
+    from huawei_lte_api.exceptions import ResponseErrorException  # noqa: PLC0415 - optional, and known to be there
+
+    try:
+        return dict(get())
+    except ResponseErrorException as error:
+        if error.code in _USSD_BUSY:
+            raise _NotYet from error
+        raise
+
+
+def _take(client: Any, number: str) -> list[str]:  # noqa: ANN401  # the library has no types of its own for this
+    """Read the number's messages, oldest first, and delete them."""
+    found = client.sms.get_sms_list(ascending=True)
+    messages = (found.get("Messages") or {}).get("Message") or []
+    mine = [one for one in messages if (_text(one, "Phone") or "").lstrip("+") == number.lstrip("+")]
+    for one in mine:
+        client.sms.delete_sms(int(one["Index"]))
+    return [_text(one, "Content") or "" for one in mine]
+
+
+@contextlib.contextmanager
+def _stick(address: str) -> Iterator[Any]:
+    """Open a stick's pages; what goes wrong inside becomes a ModemError."""
     try:
         from huawei_lte_api.Client import Client  # noqa: PLC0415 - optional: only probes with such a stick need it
         from huawei_lte_api.Connection import Connection  # noqa: PLC0415 - the same
@@ -46,10 +122,7 @@ def look(address: str) -> tuple[RadioReading, str | None, str | None]:
         ) from error
     try:
         with Connection(address, timeout=_TIMEOUT_S) as connection:
-            client = Client(connection)
-            status, pin = client.monitoring.status(), client.pin.status()
-            signal, plmn = client.device.signal(), client.net.current_plmn()
-            device = client.device.information()
+            yield Client(connection)
     except Timeout as error:
         raise ModemTimeout(f"{address}: the stick does not answer in {_TIMEOUT_S:g} s; re-plug it") from error
     except NotThere as error:
@@ -58,10 +131,6 @@ def look(address: str) -> tuple[RadioReading, str | None, str | None]:
         ) from error
     except (ResponseErrorException, RequestException) as error:
         raise CommandRefused(f"{address}: {error}; does the stick want a log-in? switch it off in its pages") from error
-    _check_sim(address, status, pin)
-    iccid = _text(device, "Iccid")
-    hashed = hashlib.sha256(iccid.encode()).hexdigest() if iccid else None
-    return radio_of(status, signal, plmn), _text(device, "DeviceName"), hashed
 
 
 def _check_sim(address: str, status: dict[str, Any], pin: dict[str, Any]) -> None:

@@ -69,7 +69,10 @@ class MmModem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mmcli(arguments: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
-    """Run `mmcli -J`; raise NoModem where it is not installed, CommandRefused with its complaint, ModemTimeout."""
+    """Run `mmcli -J`; what it prints as plain text is under `text`.
+
+    Raise NoModem where it is not installed, CommandRefused with its complaint, ModemTimeout.
+    """
     command = ["mmcli", "-J", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
@@ -83,7 +86,8 @@ def mmcli(arguments: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> dict[st
     try:
         answer = json.loads(done.stdout or b"{}")
     except ValueError:
-        answer = {}  # commands that change something print text, JSON asked for or not
+        text = done.stdout.decode("utf-8", "replace").strip()  # commands that change something print no JSON
+        return {"text": text}
     return answer if isinstance(answer, dict) else {}
 
 

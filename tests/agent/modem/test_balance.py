@@ -14,6 +14,7 @@ from agent.balance import Balances, doubt, plain, remaining_bytes
 from agent.modem import sms, ussd
 from agent.modem.errors import CommandRefused, ModemError, ModemTimeout
 from agent.modem.session import ModemSession
+from agent.modems import SerialModems
 from agent.plan import Spent
 from agent.settings import Balance, Link, Plan, RadioJob, Settings, Site
 from agent.spool import Spool
@@ -200,8 +201,9 @@ class _Clock:
         return Clock()
 
 
-class _Modems:
-    def __init__(self, port: str) -> None:
+class _Modems(SerialModems):
+    def __init__(self, port: str, nowhere: Path) -> None:
+        super().__init__(proc_root=nowhere)
         self.port, self.asked = port, 0
 
     def session(self, _link: Link) -> ModemSession:
@@ -226,9 +228,9 @@ def test_it_is_asked_once_a_day_recorded_and_compared(
         links=(Link(name="viettel", interface="wwan0", plan=plan), Link(name="other", interface="wwan1")),
         jobs=(RadioJob(name="radio", every_s=60),),
     )
-    clock, modems = _Clock(), _Modems(port)
+    clock, modems = _Clock(), _Modems(port, tmp_path)
     with closing(Spool(tmp_path / "spool.db", max_bytes=10**9)) as spool:
-        balances = Balances(settings, spool, clock, modems, _Budget())  # type: ignore[arg-type]  # stand-ins
+        balances = Balances(settings, spool, clock, modems, _Budget())  # type: ignore[arg-type]  # a stand-in
         assert balances.check()
         kept = spool.balance("viettel")
         assert kept is not None

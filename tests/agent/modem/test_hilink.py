@@ -10,8 +10,9 @@ import pytest
 
 from agent.measurements.base import MeasurementFailed
 from agent.modem import hilink
+from agent.modem.errors import ModemTimeout
 from agent.modems import SerialModems
-from agent.settings import Link
+from agent.settings import Balance, Link, Sms
 from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
 
@@ -41,7 +42,14 @@ STICK = {
 def stick() -> Iterator[Callable[..., str]]:
     servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
-    def make(**changes: str) -> str:
+    def make(
+        *,
+        heard: list[tuple[str, str]] | None = None,
+        reactions: dict[str, dict[str, str]] | None = None,
+        **changes: str,
+    ) -> str:
+        heard = heard if heard is not None else []
+        reactions = reactions or {}
         pages = {
             **STICK,
             **{f"/api/{page.replace('__', '/').replace('_plmn', '-plmn')}": text for page, text in changes.items()},
@@ -51,7 +59,11 @@ def stick() -> Iterator[Callable[..., str]]:
             def do_GET(self) -> None:
                 body = pages.get(self.path)
                 text = (
-                    f"<response>{body}</response>" if body else "<error><code>100002</code><message></message></error>"
+                    body
+                    if body and body.startswith("<error>")
+                    else f"<response>{body}</response>"
+                    if body
+                    else "<error><code>100002</code><message></message></error>"
                 )
                 data = f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
                 self.send_response(200)
@@ -59,6 +71,14 @@ def stick() -> Iterator[Callable[..., str]]:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                heard.append((self.path, asked))
+                pages.update(reactions.get(self.path, {}))
+                self.path = f"{self.path}?answer"
+                pages.setdefault(self.path, "<Count>0</Count>" if "list" in self.path else "OK")
+                self.do_GET()
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -139,3 +159,48 @@ def test_no_stick_says_so() -> None:
     with pytest.raises(MeasurementFailed, match="no stick answers there") as failure:
         SerialModems().look(Link(name="viettel", interface="eth1", modem="http://127.0.0.1:9/"))
     assert failure.value.reason is Reason.NO_MODEM
+
+
+def test_the_operator_is_asked_by_ussd_over_http(stick: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hilink, "_LOOK_EVERY_S", 0.02)
+    heard: list[tuple[str, str]] = []
+    said = "<content>Còn lại 1.500 MB</content>"
+    address = stick(heard=heard, reactions={"/api/ussd/send": {"/api/ussd/get": said}})
+    link = Link(name="viettel", interface="eth1", modem=address)
+    assert SerialModems().ask_operator(link, Balance(ussd="*102#")) == "Còn lại 1.500 MB"
+    ((page, asked),) = heard
+    assert page == "/api/ussd/send"
+    assert "<content>*102#</content>" in asked
+
+
+def test_an_operator_who_says_nothing_over_http_is_a_silence(
+    stick: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hilink, "_LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(hilink, "_ANSWER_S", 0.2)
+    busy = "<error><code>111019</code><message></message></error>"
+    for page in ("<content></content>", busy):
+        address = stick(ussd__get=page)
+        with pytest.raises(ModemTimeout, match=r"did not answer \*102#"):
+            hilink.ussd(address, "*102#")
+
+
+def test_a_message_is_sent_over_http_and_the_answer_taken_out_of_the_stick(
+    stick: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hilink, "_LOOK_EVERY_S", 0.02)
+    heard: list[tuple[str, str]] = []
+
+    def box(*messages: tuple[int, str, str]) -> str:
+        inner = "".join(
+            f"<Message><Smstat>0</Smstat><Index>{n}</Index><Phone>{who}</Phone><Content>{text}</Content></Message>"
+            for n, who, text in messages
+        )
+        return f"<Count>{len(messages)}</Count><Messages>{inner}</Messages>"
+
+    full = box((40001, "+191", "Con lai"), (40002, "+191", "700 MB"), (40003, "+84900000001", "Chuc mung"))
+    address = stick(heard=heard, reactions={"/api/sms/send-sms": {"/api/sms/sms-list?answer": full}})
+    link = Link(name="viettel", interface="eth1", modem=address)
+    assert SerialModems().ask_operator(link, Balance(sms=Sms(number="191", text="KTDL"))) == "Con lai 700 MB"
+    assert [page.rpartition("/")[2] for page, _ in heard] == ["sms-list", "send-sms", "sms-list", *["delete-sms"] * 2]
+    assert "<Phone>191</Phone>" in heard[1][1]

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from agent.measurements.base import MeasurementFailed
-from agent.modem import manager, owner
+from agent.modem import manager, manager_talk, owner
 from agent.modem.discovery import FoundModem, FoundPort
-from agent.modem.errors import CommandRefused
+from agent.modem.errors import CommandRefused, ModemTimeout
 from agent.modems import SerialModems
-from agent.settings import Link
+from agent.settings import Balance, Link, Sms
 from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
 
@@ -42,6 +42,13 @@ EC25 = FoundModem(
 )
 
 
+SMS = "/org/freedesktop/ModemManager1/SMS/"
+
+
+def _message(state: str, number: str, text: str) -> dict[str, Any]:
+    return {"content": {"number": number, "text": text, "data": "--"}, "properties": {"state": state}}
+
+
 class Mmcli:
     """Answers as mmcli did; `changes` replace entries of modem.generic and modem.3gpp."""
 
@@ -49,13 +56,23 @@ class Mmcli:
         self.asked: list[str] = []
         self._told = json.loads(json.dumps(TOLD))
         self._polled = signal_is_polled
+        self.ussd = "Quy khach con 2.048MB"
+        self.messages = {
+            SMS + "1": _message("received", "191", "Con lai 9 MB"),
+            SMS + "2": _message("received", "+84900000001", "Chuc mung"),
+        }
+        self.answer = [("11", "den 24h00"), ("10", "Còn lại 700 MB")]
         for section in ("generic", "3gpp"):
             known = self._told["modem"]["modem"][section]
             known.update({key: value for name, value in changes.items() if (key := name.replace("_", "-")) in known})
 
-    def __call__(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def __call__(self, arguments: Sequence[str]) -> dict[str, Any]:  # noqa: PLR0911  # a table
         self.asked.append(" ".join(arguments))
         match list(arguments):
+            case ["-m", _, text] if text.startswith(("--3gpp-ussd", "--messaging")):
+                return self._talk(text)
+            case ["-s", path, *more]:
+                return {"text": "successfully sent the SMS"} if more else {"sms": self.messages[path]}
             case ["-L"]:
                 return {"modem-list": [MODEM_PATH]}
             case ["-i", _]:
@@ -70,6 +87,23 @@ class Mmcli:
                 self._polled = True
                 return {}
         raise CommandRefused(" ".join(arguments))
+
+    def _talk(self, text: str) -> dict[str, Any]:
+        """Answer as mmcli 1.20 prints: plain text where something is done, JSON where something is listed."""
+        option, _, value = text.partition("=")
+        match option:
+            case "--3gpp-ussd-initiate":
+                return {"text": f"USSD session initiated; new reply from network: '{self.ussd}'"}
+            case "--messaging-list-sms":
+                return {"modem.messaging.sms": list(self.messages)}
+            case "--messaging-create-sms":
+                self.messages[SMS + "9"] = _message("submit", "191", value)
+                self.messages |= {SMS + number: _message("received", "+191", part) for number, part in self.answer}
+                return {"text": f"Successfully created new SMS: {SMS}9"}
+            case "--messaging-delete-sms":
+                del self.messages[value]
+                return {"text": "successfully deleted SMS from modem"}
+        raise CommandRefused("error: couldn't cancel USSD session: no active session")
 
 
 @pytest.fixture
@@ -109,6 +143,43 @@ def test_a_modem_that_it_owns_is_never_opened(proc: Path) -> None:
     assert len(look.iccid_sha256) == 64
     assert modems.look(link(usb_path="1-1")).reading == look.reading
     assert modems.managed(link(usb_path="1-2")) is None
+
+
+@pytest.mark.parametrize("text", ["Quy khach con 2.048MB", "Con lai: 1,5 GB.\n1. Mua 'them'\n0. Thoat"])
+def test_the_operator_is_asked_by_ussd_through_it_and_its_menu_is_left(proc: Path, text: str) -> None:
+    ask = Mmcli()
+    ask.ussd = text
+    modems = SerialModems(sys_root=proc / "sys", dev_root=proc / "dev", proc_root=proc, ask=ask)
+    assert modems.ask_operator(link(), Balance(ussd="*102#")) == text
+    assert ask.asked[-2:] == [f"-m {MODEM_PATH} --3gpp-ussd-initiate=*102#", f"-m {MODEM_PATH} --3gpp-ussd-cancel"]
+
+
+def test_the_operator_is_asked_by_a_message_through_it_and_the_answer_is_taken_off_the_sim(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Mmcli()
+    modems = SerialModems(sys_root=proc / "sys", dev_root=proc / "dev", proc_root=proc, ask=ask)
+    question = Balance(sms=Sms(number="191", text="KTDL"))
+    assert modems.ask_operator(link(), question) == "Còn lại 700 MB den 24h00", "in its order, without the old one"
+    assert list(ask.messages) == [SMS + "2"], "what others wrote stays, what was sent does not"
+    assert f'-m {MODEM_PATH} --messaging-create-sms=number="191",text="KTDL"' in ask.asked
+    ask.answer = []
+    monkeypatch.setattr(manager_talk, "_ANSWER_S", 0.05)
+    monkeypatch.setattr(manager_talk, "_LOOK_EVERY_S", 0.02)
+    with pytest.raises(ModemTimeout, match="191 did not answer 'KTDL'"):
+        modems.ask_operator(link(), question)
+
+
+def test_what_mmcli_prints_as_text_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "mmcli"
+    script.write_text("#!/bin/sh\necho \"USSD session initiated; new reply from network: 'Con lai 5 MB'\"\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (modem,) = manager.modems_of_manager(Mmcli())
+    assert manager_talk.ussd(modem, "*102#") == "Con lai 5 MB"
+    script.write_text("#!/bin/sh\necho \"error: couldn't initiate USSD session: 'timeout'\" >&2; exit 1\n")
+    with pytest.raises(CommandRefused, match="couldn't initiate USSD session"):
+        manager_talk.ussd(modem, "*102#")
 
 
 def test_a_port_that_it_ignores_is_ours_even_where_it_owns_the_rest(proc: Path) -> None:
