@@ -44,6 +44,18 @@ class Found(NamedTuple):
     payload: bytes
 
 
+class _Told(NamedTuple):
+    """What SQL still says of numbers: the spool that was written, the last number, what came before each life."""
+
+    spool_id: str
+    last_number: int
+    before: dict[str, int]
+
+    def number(self, one: Found) -> int:
+        """Return a result's number in the file."""
+        return self.before.get(one.spool_id, 0) + one.seq
+
+
 def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result], int]) -> sqlite3.Connection:
     """Open or create the file, rebuilding it if need be; raise StorageError."""
     rebuilt = path.with_name(path.name + ".rebuilt")
@@ -99,9 +111,9 @@ def _rebuild(
         db.execute("BEGIN IMMEDIATE")
         _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        last_seq, old_id = meta.get("last_seq", 0), meta.get("spool_id", "")
-        found, lost = _results(path, copy, rank, old_id, last_seq - lives.before(db, old_id))
-        numbers = _place(db, found, last_seq)
+        told = _Told(meta.get("spool_id", ""), meta.get("last_seq", 0), lives.all_of(db))
+        found, lost = _results(path, copy, rank, told)
+        numbers = _place(db, found, told.last_number)
         counts = Counter(result.kind for result in found)
         aside = _free_name(path)
         report = Damaged(
@@ -155,37 +167,46 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     return last_seq
 
 
-def _results(
-    path: Path, copy: Path, rank: Callable[[Result], int], spool_id: str, last_seq: int
-) -> tuple[list[Found], int]:
+def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told) -> tuple[list[Found], int]:
     """Find every result that waits, by SQL and page by page; and how many numbers at most were given out and are lost.
 
-    `spool_id` and `last_seq` are what SQL says: a number that was given out later was lost sight of.
+    Where SQL still sees the whole table or its index, it knows which numbers wait: an older one that is found besides
+    was acknowledged, and its page not wiped since. What was given out after SQL lost sight is found page by page only.
     """
-    by_sql: list[tuple[carve.Value, ...]] = []
-    whole = True
-    try:
-        with closing(sqlite3.connect(copy)) as db:
-            for row in db.execute("SELECT payload, crc FROM results"):
-                by_sql.append(row)  # noqa: PERF402  # as far as it comes
-    except sqlite3.Error as error:
-        log.warning("%s: %s", path, error)
-        whole = False
+    by_sql, whole = _as_far_as_it_comes(copy, "SELECT payload, crc FROM results")
+    indexed, index_whole = _as_far_as_it_comes(copy, "SELECT seq FROM results INDEXED BY results_by_rank")
     by_page = (row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal")))
     waiting, spoilt = _known(by_sql, rank)
     carved, torn = _known(by_page, rank)
-    # Where SQL sees the whole table, an older number that it does not see was acknowledged: its page was not wiped.
-    found = {
-        key: one
-        for key, one in carved.items()
-        if not whole or (one.spool_id == spool_id and one.seq > last_seq) or not spool_id
-    } | waiting
-    numbers = {one.seq for one in found.values() if one.spool_id == spool_id}
-    if not numbers:
-        return list(found.values()), spoilt if whole else torn
-    since = last_seq + 1 if whole else min(numbers)
-    gaps = max(last_seq, *numbers) + 1 - since - sum(number >= since for number in numbers)
-    return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), gaps + (spoilt if whole else 0)
+    numbers = {number for (number,) in indexed if isinstance(number, int)} if index_whole else set()
+    later = {key: one for key, one in carved.items() if told.number(one) > told.last_number or not told.spool_id}
+    if whole:
+        found, lost = later | waiting, spoilt
+    elif index_whole:
+        found = later | {key: one for key, one in carved.items() if told.number(one) in numbers} | waiting
+        lost = len(numbers - {told.number(one) for one in found.values()})
+    else:
+        found = carved | waiting
+        placed = {told.number(one) for one in found.values()}
+        span = (min(placed, default=0), max(placed, default=0), told.last_number)
+        lost = max(torn, max(span[1:]) + 1 - span[0] - len(placed) if placed else 0)
+    if whole or index_whole:
+        placed = {told.number(one) for one in later.values()}
+        lost += max(placed, default=told.last_number) - told.last_number - len(placed)
+    return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), max(lost, 0)
+
+
+def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[tuple[carve.Value, ...]], bool]:
+    """Return the rows up to where SQLite meets damage, and whether it met none."""
+    rows: list[tuple[carve.Value, ...]] = []
+    try:
+        with closing(sqlite3.connect(copy)) as db:
+            for row in db.execute(query):
+                rows.append(row)  # noqa: PERF402  # an error must leave what came before it
+    except sqlite3.Error as error:
+        log.warning("%s: %s", query, error)
+        return rows, False
+    return rows, True
 
 
 def _known(

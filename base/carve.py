@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from mmap import mmap
 
 Value = int | float | str | bytes | None
 
@@ -38,18 +39,37 @@ class _Torn(Exception):
     """This cell is not one."""
 
 
-def rows(file: bytes, wal: bytes = b"") -> Iterator[Row]:
+class _Pages:
+    """Pages by number, for chains: the newest one in the log, else the one in the file."""
+
+    def __init__(self, file: bytes | mmap, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._logged: dict[int, bytes] = {}
+
+    def log(self, number: int, page: bytes) -> None:
+        self._logged[number] = page
+
+    def __getitem__(self, number: int) -> bytes:
+        at = (number - 1) * self._size
+        page = self._logged.get(number) or self._file[at : at + self._size]
+        if number < 1 or not page:
+            raise _Torn
+        return page
+
+
+def rows(file: bytes | mmap, wal: bytes = b"") -> Iterator[Row]:
     """Find every row of every table, in the file first and then in its write-ahead log."""
     size = _page_size(file, wal)
-    pages = {number: file[at : at + size] for number, at in enumerate(range(0, len(file), size), start=1)}
+    pages = _Pages(file, size)
     logged: list[bytes] = []
     for at in range(_WAL_HEADER, len(wal) - size - _FRAME_HEADER + 1, size + _FRAME_HEADER):
         (number,) = struct.unpack_from(">I", wal, at)
         page = wal[at + _FRAME_HEADER : at + _FRAME_HEADER + size]
         logged.append(page)
-        pages[number] = page  # for chains: the newest is the likeliest
-    for number, at in enumerate(range(0, len(file), size), start=1):
-        yield from _leaf(file[at : at + size], _FILE_HEADER if number == 1 else 0, pages, size)
+        pages.log(number, page)
+    for at in range(0, len(file), size):
+        yield from _leaf(file[at : at + size], _FILE_HEADER if at == 0 else 0, pages, size)
     for page in logged:
         yield from _leaf(page, 0, pages, size)
 
@@ -90,7 +110,7 @@ def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]
     return one, two
 
 
-def _page_size(file: bytes, wal: bytes) -> int:
+def _page_size(file: bytes | mmap, wal: bytes) -> int:
     """Read it where either header tells it (a power of two from 512 to 65536)."""
     found = [struct.unpack_from(">H", file, 16)[0]] if len(file) >= _FILE_HEADER else []
     found += [struct.unpack_from(">I", wal, 8)[0]] if len(wal) >= _WAL_HEADER else []
@@ -100,7 +120,7 @@ def _page_size(file: bytes, wal: bytes) -> int:
     return 65536 if found and found[0] == 1 else _DEFAULT_PAGE
 
 
-def _leaf(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Iterator[Row]:
+def _leaf(page: bytes, at: int, pages: _Pages, size: int) -> Iterator[Row]:
     if len(page) < at + _LEAF_HEADER or page[at] != _TABLE_LEAF:
         return
     (count,) = struct.unpack_from(">H", page, at + 3)
@@ -113,7 +133,7 @@ def _leaf(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Iterator[
             continue
 
 
-def _cell(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Row:
+def _cell(page: bytes, at: int, pages: _Pages, size: int) -> Row:
     length, at = _varint(page, at)
     rowid, at = _varint(page, at)
     most, least = size - 35, (size - 12) * 32 // 255 - 23
@@ -129,12 +149,10 @@ def _cell(page: bytes, at: int, pages: dict[int, bytes], size: int) -> Row:
     return Row(rowid - (1 << 64) if rowid >> 63 else rowid, _record(payload))
 
 
-def _chain(number: int, length: int, pages: dict[int, bytes], size: int) -> bytes:
+def _chain(number: int, length: int, pages: _Pages, size: int) -> bytes:
     parts = []
     while length > 0:
-        page = pages.get(number)
-        if page is None:
-            raise _Torn
+        page = pages[number]
         (number,) = struct.unpack_from(">I", page, 0)
         parts.append(page[4 : 4 + min(length, size - 4)])
         length -= size - 4  # it shrinks with every page, so that a ring comes to an end

@@ -21,7 +21,7 @@ from base import logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
-from collector import clashes, fleet, points, settings, stats
+from collector import clashes, fleet, points, salvage, settings, stats
 from collector.influx import SinkError, open_sink
 from collector.journal import Journal, JournalLock
 from collector.limits import Limits, Rate
@@ -50,6 +50,7 @@ examples:
   probe-collector check-config                         is /etc/probefleet/collector.yaml usable?
   probe-collector run                                  collect until SIGTERM or Ctrl-C
   probe-collector stats --json                         what the journal holds, for machines
+  probe-collector salvage journal.db rescued.db        save what a damaged journal still tells
   probe-collector clashes                              do two probes share an id?
   probe-collector replay --since 2026-07-01            write July and later into the database again
   probe-collector replay --probe lc-tan-phong-1        write one probe's results again
@@ -84,6 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with JournalLock(config.journal.path):
+        salvage.refuse_damaged(config.journal.path)
         writer = _writer(config)
         subscriber = Subscriber(
             config.broker,
@@ -214,6 +216,12 @@ def _acl(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _salvage(arguments: argparse.Namespace) -> int:
+    saved = salvage.salvage(arguments.damaged, arguments.new)
+    print(msgspec.json.encode(saved).decode() if arguments.json else salvage.text(saved, arguments.new))
+    return 0
+
+
 def _clashes(arguments: argparse.Namespace) -> int:
     path = arguments.journal or settings.load(arguments.config).journal.path
     with Journal(path, read_only=True) as journal:
@@ -266,6 +274,10 @@ def _parser() -> argparse.ArgumentParser:
     who = add("clashes", _clashes, "name probes that share an id, or came back with an old card")
     who.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
     who.add_argument("--json", action="store_true", help="for machines")
+    rescue = add("salvage", _salvage, "write every result of a damaged journal that can be read into a new journal")
+    rescue.add_argument("damaged", type=Path, help="the damaged journal; it is left as it is")
+    rescue.add_argument("new", type=Path, help="the journal to write; must not exist yet")
+    rescue.add_argument("--json", action="store_true", help="for machines")
     add("version", _version, "print the version")
     return parser
 

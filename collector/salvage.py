@@ -1,0 +1,108 @@
+"""A damaged journal: every result that can still be read goes into a new one, the damaged file stays as it is.
+
+Read page by page (base.carve), by no index and no tree. The collector does not start on a journal whose log breaks off
+in the middle: SQLite would leave out what follows without a word, and that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from base import carve
+from base.durable import StorageError, explain
+from collector.journal import Batch, Entry, Journal
+from collector.points import microseconds
+from wire.codec import Undecodable, decode_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SAY_EVERY: Final = 10_000
+
+
+class Saved(msgspec.Struct):
+    """How many rows of results were found, how many different results they are, and how many rows are none any more."""
+
+    rows: int = 0
+    results: int = 0
+    unreadable: int = 0
+
+
+class _Found(NamedTuple):
+    received_us: int
+    entry: Entry
+
+
+def refuse_damaged(journal: Path) -> None:
+    """Raise StorageError if opening this journal would lose what its log holds."""
+    wal = journal.with_name(journal.name + "-wal")
+    try:
+        log = wal.read_bytes() if wal.exists() else b""
+        empty = not journal.exists() or journal.stat().st_size == 0
+    except OSError as error:
+        raise explain(journal, error) from error
+    if carve.log_is_damaged(log) or (log and empty):
+        raise StorageError(
+            f"{wal}: damaged; keep both files, run: probe-collector salvage {journal} {journal}.rescued,"
+            " and put the rescued file in their place"
+        )
+
+
+def salvage(damaged: Path, new: Path) -> Saved:
+    """Write what can be read of one journal into a new one; raise StorageError."""
+    if new.exists():
+        raise StorageError(f"{new}: exists; name a file that does not, nothing is written over")
+    saved = Saved()
+    with Journal(new, fsync=False) as journal:
+        for received_us, found in groupby(_results(damaged, saved), key=lambda one: one.received_us):
+            journal.append(Batch(received_us=received_us, results=[one.entry for one in found]))
+        (saved.results,) = journal.connection.execute("SELECT COUNT(*) FROM results").fetchone()
+    print(file=sys.stderr)  # noqa: T201  # the progress line ends
+    return saved
+
+
+def text(saved: Saved, new: Path) -> str:
+    """Say it for people."""
+    return (
+        f"{saved.results} results saved in {new}, {saved.unreadable} rows cannot be read;"
+        f" holes are listed by: probe-collector stats --journal {new}"
+    )
+
+
+def _results(damaged: Path, saved: Saved) -> Iterator[_Found]:
+    """Find the rows of the table of results: spool, seq, kind, started_us, received_us, payload behind the id."""
+    for row in _rows(damaged):
+        match row.columns:
+            case (None, int(), int(), str(), int(), int(received_us), bytes(payload)):
+                saved.rows += 1
+                if saved.rows % _SAY_EVERY == 0:
+                    print(f"\r{saved.rows} results", end="", file=sys.stderr, flush=True)  # noqa: T201  # progress
+                try:
+                    result = decode_result(payload)
+                except Undecodable:
+                    saved.unreadable += 1
+                    continue
+                kind = str(type(result.outcome).__struct_config__.tag)
+                started_us = microseconds(result.started_at)
+                entry = Entry(result.probe_id, result.spool_id, result.seq, kind, started_us, payload)
+                yield _Found(received_us, entry)
+
+
+def _rows(path: Path) -> Iterator[carve.Row]:
+    wal = path.with_name(path.name + "-wal")
+    try:
+        log = wal.read_bytes() if wal.exists() else b""
+        if not path.exists() or path.stat().st_size == 0:
+            yield from carve.rows(b"", log)
+            return
+        with path.open("rb") as file, contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as whole:
+            yield from carve.rows(whole, log)
+    except OSError as error:
+        raise explain(path, error) from error
