@@ -21,7 +21,7 @@ OURS = {f"probe-{role}": role for role in ("agent", "collector", "responder")}
 PACKAGED = {
     *("apt-get", "systemctl", "journalctl", "timedatectl", "runuser", "install", "udevadm", "timeout"),
     *("git", "openssl", "influx", "chronyc", "nmcli", "mmcli", "scp", "ufw", "nano", "ip"),
-    *("cat", "cd", "chmod", "echo", "export", "rm", "sed"),
+    *("cat", "cd", "chmod", "echo", "export", "mv", "rm", "sed"),
 }
 
 
