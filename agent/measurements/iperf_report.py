@@ -157,7 +157,7 @@ def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Tr
     payload_bytes, elapsed_s = received.bytes, received.seconds
     whole_mbps = steady_mbps if options.omit_s == 0 else None
     arrived = _arrived(report, within_s=options.omit_s + options.duration_s) if not reverse else None
-    if reverse and _missing_start_s(report, options.omit_s) == 0:
+    if reverse and report.begun and report.counted_s > 0 and _missing_start_s(report, options.omit_s) == 0:
         payload_bytes, elapsed_s = report.counted_bytes, report.counted_s
         whole_mbps = mbps(payload_bytes, elapsed_s)
     elif arrived is not None and options.omit_s > 0:

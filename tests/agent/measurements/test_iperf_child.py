@@ -95,6 +95,103 @@ def test_a_setter_that_the_library_lacks_is_an_answer_not_a_default(tmp_path: Pa
     assert "iperf_set_test_bind_dev" in report["error"]
 
 
+OLD_LIBRARY = """
+class Lib:
+    def __getattr__(self, name):
+        if name in {'MISSING'.split()}: raise AttributeError(name)
+        return Function(name)
+class Function:
+    def __init__(self, name): self.name = name
+    def __call__(self, *_): return b'VERSION' if self.name == 'iperf_get_iperf_version' else STATUS
+class Client:
+    def __init__(self, **_): self.lib, self._test = Lib(), 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "missing", "status", "said"),
+    [
+        ("3.5", "iperf_set_test_bind_dev", 0, "version 3.5 has no iperf_set_test_bind_dev; 3.12 (Debian 12) or later"),
+        ("3.12", "iperf_set_test_bind_port", 0, "version 3.12 has no iperf_set_test_bind_port"),
+        ("3.18", "iperf_parse_arguments", 0, "no iperf_parse_arguments, so the password cannot be padded"),
+        ("3.22", "", -1, "version 3.22 pads passwords by OAEP alone, which the responder's servers do not read"),
+    ],
+)
+def test_a_library_too_old_or_too_new_says_what_it_cannot_do(
+    tmp_path: Path, version: str, missing: str, status: int, said: str
+) -> None:
+    """Recorded: 3.22 answers -1 to --use-pkcs1-padding from a client; 3.18 answers 0, and its password is read."""
+    text = OLD_LIBRARY.replace("'MISSING'.split()", ", ".join(map(repr, missing.split() or ["nothing"])))
+    (tmp_path / "iperf3.py").write_text(text.replace("VERSION", version).replace("STATUS", str(status)))
+    login = {"user": "u", "password": "p", "public_key": "k"} if version >= "3.17" and version != "3.5" else None
+    report = answer_of(job(1, client_port=40_000, login=login), env={"PYTHONPATH": str(tmp_path)})
+    assert report["unusable"]
+    assert said in report["error"]
+
+
+def test_the_version_that_cannot_be_told_needs_no_padding(serve: Callable[..., int]) -> None:
+    report = answer_of(job(serve("-1")))
+    assert report["start"]["version"].startswith("iperf 3.")
+
+
+def test_the_streams_leave_from_the_ports_that_were_asked_for(serve: Callable[..., int]) -> None:
+    report = answer_of(job(serve("-1"), client_port=41_234, streams=3))
+    assert [one["local_port"] for one in report["start"]["connected"]] == [41_234, 41_235, 41_236]
+
+
+def test_a_library_is_not_looked_for_where_a_compiler_is_installed(tmp_path: Path, serve: Callable[..., int]) -> None:
+    """With gcc and libiperf-dev the wrapper finds `liblibiperf.a`; here the library has a name."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ctypes.util\nctypes.util.find_library = lambda _: 'liblibiperf.a'\n"
+    )
+    report = answer_of(job(serve("-1")), env={"PYTHONPATH": str(tmp_path)})
+    assert "error" not in report
+    code = "import iperf3; iperf3.Client()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False
+    )
+    assert b"liblibiperf.a" in done.stderr, "the trap is none any more"
+
+
+def test_a_quote_in_an_error_does_not_spoil_the_answer(serve: Callable[..., int]) -> None:
+    report = answer_of(job(serve("-1"), congestion='cu"bic'))
+    assert "congestion control" in report["error"]
+
+
+def test_two_at_once_do_not_disturb_each_other(serve: Callable[..., int]) -> None:
+    """Two clients in one process do: libiperf keeps its state in globals."""
+    children = []
+    for number in range(2):
+        child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdin is not None
+        child.stdin.write(job(serve("-1"), reverse=number == 0))
+        child.stdin.close()
+        child.stdin = None
+        children.append(child)
+    for child in children:
+        with child:
+            report = json.loads(child.communicate(timeout=30)[0])
+        assert "error" not in report
+        assert report["end"]["sum_received"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("reverse", [True, False], ids=["download", "upload"])
+def test_the_streams_are_watched_from_their_first_byte(serve: Callable[..., int], *, reverse: bool) -> None:
+    report = answer_of(job(serve("-1"), reverse=reverse, streams=4))
+    looks = report["looks"]
+    assert looks[0][1:] == [0, 0]
+    assert [moved for _, moved, _ in looks] == sorted(moved for _, moved, _ in looks)
+    assert 0.5 < looks[-1][0] - looks[0][0] < 5
+    assert looks[-1][1] == pytest.approx(report["end"]["sum_received"]["bytes"], rel=0.3)
+    assert all(rtt_us > 0 for _, _, rtt_us in looks[2:])
+
+
+def test_udp_sends_datagrams_that_fit_and_tells_what_arrived(serve: Callable[..., int]) -> None:
+    report = answer_of(job(serve("-1"), congestion=None, udp={"payload_bytes": 1200, "rate_bps": 5_000_000}))
+    assert report["start"]["test_start"]["blksize"] == 1200
+    assert report["end"]["sum_received"]["bytes"] == pytest.approx(5e6 / 8, rel=0.2)
+
+
 def test_a_host_that_says_nothing_is_left_at_the_deadline(silent_host: int) -> None:
     begun_s = time.monotonic()
     report = answer_of(job(silent_host, deadline_s=1.5))

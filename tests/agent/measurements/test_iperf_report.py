@@ -251,3 +251,51 @@ def test_a_transfer_that_went_elsewhere_is_never_borne_out(payload: int, elsewhe
         other_interfaces_bytes=other,
     )
     assert found
+
+
+# --- what this end's TCP saw ----------------------------------------------------------------------------------------
+
+
+def watched(report: Report, mbps: float, *, begun_s: float = 0.16, length_s: float = 3.4) -> Report:
+    """Add looks, ten a second, of a transfer in which so much arrives; the round trip grows by 1 ms with each look."""
+    looks = [(begun_s, 0, 0)]
+    looks += [
+        (begun_s + n / 10, int(mbps * 1e6 / 8 * n / 10), 50_000 + n * 1000) for n in range(1, int(length_s * 10) + 1)
+    ]
+    return msgspec.structs.replace(report, looks=tuple(looks))
+
+
+def test_the_mean_over_all_of_an_upload_is_what_was_acknowledged_in_its_time() -> None:
+    """Omitted start 1 s, measured 2 s; what is acknowledged later was still in the queue then."""
+    report = watched(recorded("upload-4-streams"), 14.0)
+    result = transfer(report, reverse=False, options=OPTIONS)
+    assert result.mbps == pytest.approx(14.0, abs=0.001)
+    assert result.elapsed_s == pytest.approx(3.0)
+    assert result.payload_bytes == pytest.approx(14e6 / 8 * 3, abs=10)
+    assert result.steady_mbps == pytest.approx(14.346, abs=0.001), "which stays the receiver's"
+
+
+def test_an_upload_that_ended_early_has_the_mean_over_its_own_time() -> None:
+    report = watched(recorded("upload-4-streams"), 14.0, length_s=1.5)
+    result = transfer(report, reverse=False, options=OPTIONS)
+    assert (result.mbps, result.elapsed_s) == (pytest.approx(14.0, abs=0.001), pytest.approx(1.5))
+
+
+def test_tcps_own_round_trip_is_told_in_both_directions() -> None:
+    for name, reverse in (("download-4-streams", True), ("upload-4-streams", False)):
+        result = transfer(watched(recorded(name), 14.0), reverse=reverse, options=OPTIONS)
+        assert (result.tcp_rtt_min_ms, result.tcp_rtt_mean_ms, result.tcp_rtt_max_ms) == (51.0, 67.5, 84.0)
+
+
+def test_without_looks_there_is_no_round_trip_and_no_zero() -> None:
+    result = transfer(recorded("download-4-streams"), reverse=True, options=OPTIONS)
+    assert (result.tcp_rtt_min_ms, result.tcp_rtt_mean_ms, result.tcp_rtt_max_ms) == (None, None, None)
+
+
+def test_our_own_echoes_are_no_foreign_traffic() -> None:
+    report = recorded("download-4-streams")
+    carried = msgspec.structs.replace(
+        transfer(report, reverse=True, options=OPTIONS), interface_bytes=int(report.counted_bytes * 1.04) + 4_500_000
+    )
+    assert doubts(report, carried, test_s=3.3) == (Invalid.OTHER_TRAFFIC,)
+    assert doubts(report, carried, test_s=3.3, beside_bytes=4_500_000) == ()

@@ -230,6 +230,20 @@ def test_a_network_that_falls_silent_in_the_download_is_a_lost_link(site: Site) 
     assert within_deadline(answer, options)
 
 
+def test_a_network_that_falls_silent_in_the_upload_ends_it_at_the_deadline(site: Site) -> None:
+    """The sender's kernel would go on trying for a quarter of an hour."""
+    site.serve(5201, 5202)
+    options = {"duration_s": 1, "omit_s": 0, "connect_timeout_s": 0.5}
+    task = site.start(options=options, impatient=True)
+    site.wait_for_bytes(1_000_000, way="tx")
+    site.net.ip(f"route add blackhole {OWN_ADDRESS}/32")
+    answer = task.answer()
+    assert answer["upload_failure"] == Reason.LINK_LOST
+    assert answer["download"]["steady_mbps"] > 0
+    assert within_deadline(answer, options)
+    assert no_child_is_left(site)
+
+
 def test_a_link_lost_in_the_upload_leaves_the_download_standing(site: Site) -> None:
     site.serve(5201, 5202)
     options = {"duration_s": 1, "connect_timeout_s": 0.5}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -128,6 +130,83 @@ def test_a_child_that_ignores_its_deadline_is_killed(monkeypatch: pytest.MonkeyP
         run(paths.look("lo"), at(9), SHORT)
     assert failure.value.reason is Reason.TIMEOUT
     assert not [child for child in psutil.Process().children(recursive=True) if child.name() == "sleep"]
+
+
+def test_a_child_that_is_terminated_is_a_failure_not_a_hang(serve: Callable[..., int]) -> None:
+    """Libiperf would answer a signal only when its call returns; a child simply dies, and its figures with it."""
+
+    def terminate() -> None:
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s:
+            for child in children():
+                child.terminate()
+                return
+            time.sleep(0.02)
+
+    helper = threading.Thread(target=terminate)
+    helper.start()
+    begun_s = time.monotonic()
+    with pytest.raises(MeasurementFailed) as failure:
+        run(paths.look("lo"), at(serve()), ThroughputOptions(duration_s=20, streams=1))
+    helper.join()
+    assert failure.value.reason is Reason.TOOL_FAILED
+    assert "without a word" in failure.value.detail
+    assert time.monotonic() - begun_s < 15
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "expected"),
+    [
+        ('{"error": "unable to receive control message: Connection reset by peer"}', 0, Reason.INTERRUPTED),
+        ('{"error": "the server is busy running a test. try again later"}', 0, Reason.BUSY),
+        ('{"end": {"sum_received": {"bytes": 1000000, "seconds": 1.0}}}', 1, None),
+    ],
+    ids=["an error with status 0", "busy with status 0", "figures with status 1"],
+)
+def test_an_exit_status_says_nothing(
+    answer: str, status: int, expected: Reason | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`iperf3 -J` exits 0 on errors: what counts is the key `error`."""
+    monkeypatch.setattr(throughput, "CHILD", ("sh", "-c", f"cat > /dev/null; echo '{answer}'; exit {status}"))
+    options = msgspec.structs.replace(SHORT, upload=False)
+    if expected is None:
+        assert run(paths.look("lo"), at(9), options).download.payload_bytes == 1_000_000
+        return
+    with pytest.raises(MeasurementFailed) as failure:
+        run(paths.look("lo"), at(9), options)
+    assert failure.value.reason is expected
+
+
+def test_what_the_agent_writes_meanwhile_is_not_swallowed(
+    serve: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The wrapper redirects the whole process's standard output while it runs."""
+    over = threading.Event()
+
+    def write() -> int:
+        count = 0
+        while not over.wait(0.02):
+            os.write(1, f"line {count}\n".encode())
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        run(paths.look("lo"), at(serve("-1")), msgspec.structs.replace(SHORT, upload=False))
+        over.set()
+    assert capfd.readouterr().out.splitlines() == [f"line {number}" for number in range(writing.result())]
+    assert writing.result() > 10
+
+
+def test_the_whole_of_an_upload_has_a_mean_too(serve: Callable[..., int]) -> None:
+    measured = run(paths.look("lo"), at(serve()), ThroughputOptions(duration_s=1, omit_s=1, streams=2))
+    for transfer in (measured.download, measured.upload):
+        assert transfer is not None
+        assert transfer.mbps is not None
+        assert transfer.elapsed_s == pytest.approx(2.0, abs=0.3)
+        assert transfer.mbps == pytest.approx(transfer.payload_bytes * 8 / transfer.elapsed_s / 1e6, rel=0.01)
+        assert transfer.tcp_rtt_mean_ms is not None
+        assert transfer.family == "ipv4"
 
 
 class Stop(BaseException):
