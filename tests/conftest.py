@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder by itself: service_servers
+
+
+settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("any-machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
