@@ -129,6 +129,11 @@ def mbps(byte_count: int, elapsed_s: float) -> float:
     return round(byte_count * 8 / elapsed_s / 1e6, 3)
 
 
+def brief(value: float) -> float:
+    """Round to three digits that mean something: of a series and of round trips more only costs cellular bytes."""
+    return float(f"{value:.3g}")
+
+
 def reason(report: Report) -> Reason:
     """Name the reason of a report with an error, as far as its text tells."""
     text = (report.error or "").lower()
@@ -176,12 +181,12 @@ def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Tr
         retransmits=sent.retransmits if sent is not None else None,
         interval_s=options.interval_s,
         interval_mbps=tuple(
-            mbps(interval.sum.bytes, interval.sum.seconds) for interval in _full(report, options.interval_s)
+            brief(mbps(interval.sum.bytes, interval.sum.seconds)) for interval in _full(report, options.interval_s)
         ),
         cut_short=Reason.QUOTA_REACHED if ended_early else None,
-        tcp_rtt_min_ms=round(min(rtts_ms), 1) if rtts_ms else None,
-        tcp_rtt_mean_ms=round(fmean(rtts_ms), 1) if rtts_ms else None,
-        tcp_rtt_max_ms=round(max(rtts_ms), 1) if rtts_ms else None,
+        tcp_rtt_min_ms=brief(min(rtts_ms)) if rtts_ms else None,
+        tcp_rtt_mean_ms=brief(fmean(rtts_ms)) if rtts_ms else None,
+        tcp_rtt_max_ms=brief(max(rtts_ms)) if rtts_ms else None,
         cpu_share=round(report.busy_s / report.counted_s, 3) if report.busy_s and report.counted_s else None,
     )
 

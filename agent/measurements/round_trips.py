@@ -19,6 +19,7 @@ import msgspec
 
 from agent import path as paths
 from agent.measurements.base import MeasurementFailed, started
+from agent.measurements.iperf_report import brief
 from wire.messages import RoundTrips
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Series(NamedTuple):
         return RoundTrips(
             tool=self.tool,
             count=len(ordered),
-            median_ms=round(median(ordered), 1),
-            p95_ms=round(ordered[math.ceil(0.95 * len(ordered)) - 1], 1),
+            median_ms=brief(median(ordered)),
+            p95_ms=brief(ordered[math.ceil(0.95 * len(ordered)) - 1]),
         )
 
 

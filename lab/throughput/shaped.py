@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from lab.cell import shaper
 from lab.netns import NetworkError, veth
@@ -51,9 +51,12 @@ class Shaped:
             command = ["iperf3", "-s", "-i", "0", "--forceflush", "-p", str(port)]
             server: subprocess.Popen[Any] = self.core.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             said = server.stdout
-            if said is None or not any(b"Server listening" in line for line in said):
+            if said is None:
+                raise AssertionError("a pipe was asked for")
+            listens = any(b"Server listening" in line for line in said)
+            threading.Thread(target=_drain, args=(said,), daemon=True).start()
+            if not listens:
                 raise NetworkError(f"iperf3 does not listen on port {port}")
-            threading.Thread(target=said.read, daemon=True).start()  # so that it never waits for us
 
 
 class Carried(NamedTuple):
@@ -111,6 +114,13 @@ class Watch:
                 rows = table.read_text(encoding="ascii").splitlines()
                 row = next(row for row in rows if row.strip().startswith(f"{device}:"))
                 self._seen[way].append(Carried(time.monotonic(), int(row.partition(":")[2].split()[8])))
+
+
+def _drain(said: IO[bytes]) -> None:
+    """Read what a server goes on to say, so that it never waits for us."""
+    with said:
+        while said.read(4096):
+            pass
 
 
 def _mbps(one: Carried, other: Carried) -> float:
