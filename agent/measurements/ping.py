@@ -37,7 +37,7 @@ _TOTAL_RETRANS: Final = struct.Struct("=100xI")
 
 
 class PingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to ask for. The defaults, ICMP alone, cost some 2 kB; TCP 4 kB, HTTP 5 kB, the MTU 5 to 40 kB.
+    """What to ask for. The defaults, ICMP alone, cost some 2 kB; TCP 4 kB, HTTP 5 kB, the MTU 4 to 60 kB.
 
     `tcp_port`: time connections to that port. `http_url`: an empty or small file. `mtu`: look for the path MTU.
     """
