@@ -31,6 +31,8 @@ _SERVER_PERCENT: Final = 70.0
 # Against a transfer go its acknowledgements: one of 66 bytes for every segment or two of 1514, more with losses.
 _BACKWARD_SHARE: Final = 0.08
 _BACKWARD_BYTES: Final = 300_000
+_STILL_COMES_S: Final = 1.0
+"""For so long what a download has left in the queues of the network may still come in while the upload runs."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +73,13 @@ def _roaming(seen: Evidence) -> bool:
 
 def _other_traffic(seen: Evidence) -> bool:
     """More came and went against a transfer's direction than acknowledgements; along it, iperf_report judges."""
-    return any(
-        one.interface_bytes is not None
-        and one.interface_back_bytes is not None
-        and one.interface_back_bytes > _BACKWARD_SHARE * one.interface_bytes + _BACKWARD_BYTES
-        for one in seen.transfers
-    )
+    late_bytes = 0.0
+    for one in seen.transfers:
+        usual_bytes = _BACKWARD_SHARE * (one.interface_bytes or 0) + _BACKWARD_BYTES + late_bytes
+        if one.interface_bytes is not None and (one.interface_back_bytes or 0) > usual_bytes:
+            return True
+        late_bytes = _STILL_COMES_S * one.steady_mbps * 1e6 / 8
+    return False
 
 
 def _starved(seen: Evidence) -> bool:

@@ -86,7 +86,11 @@ CASES: list[tuple[dict[str, Any], tuple[Invalid, ...]]] = [
     ({"before": ABROAD}, (Invalid.ROAMING,)),
     ({"during": (LTE, ABROAD)}, (Invalid.ROAMING,)),
     ({"after": ABROAD}, (Invalid.ROAMING,)),
-    ({"transfers": (DOWN, msgspec.structs.replace(UP, interface_back_bytes=1_000_000))}, (Invalid.OTHER_TRAFFIC,)),
+    ({"transfers": (msgspec.structs.replace(DOWN, interface_back_bytes=3_000_000), UP)}, (Invalid.OTHER_TRAFFIC,)),
+    ({"transfers": (msgspec.structs.replace(UP, interface_back_bytes=1_000_000),)}, (Invalid.OTHER_TRAFFIC,)),
+    # 40 Mbit/s: what the download left in a queue of a second comes in while the upload runs
+    ({"transfers": (DOWN, msgspec.structs.replace(UP, interface_back_bytes=5_700_000))}, ()),
+    ({"transfers": (DOWN, msgspec.structs.replace(UP, interface_back_bytes=6_300_000))}, (Invalid.OTHER_TRAFFIC,)),
     ({"plan_spent": True}, (Invalid.PLAN_THROTTLED,)),
     ({"transfers": (msgspec.structs.replace(DOWN, cpu_share=0.95), UP)}, (Invalid.CPU_STARVED,)),
     ({"machine": Machine(irq_percent=97.0)}, (Invalid.CPU_STARVED,)),

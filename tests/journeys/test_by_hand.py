@@ -14,6 +14,7 @@ import yaml
 from service_servers import NameServer, Silence, WebServer
 
 from lab.story import PATIENCE_S, expect_nothing_lost_and_nothing_twice, until
+from wire.messages import Invalid
 
 if TYPE_CHECKING:
     from lab.story import Story
@@ -108,7 +109,10 @@ def test_links_and_tests_by_hand(story: Story) -> None:
     tested = agent(story, "once", "light", "--json")
     assert tested.returncode == 0, tested.stderr
     assert "delivered" in tested.stderr
-    assert json.loads(tested.stdout)["outcome"]["download"]["mbps"] > 1
+    outcome = json.loads(tested.stdout)["outcome"]
+    assert outcome["download"]["mbps"] > 1
+    assert outcome["technologies_during"] == ["lte"], "the modem was asked while the test ran"
+    assert {*outcome.get("invalid", [])} <= {Invalid.GAP_IN_TRANSFER}, "a busy machine may stall a transfer, no more"
     looked = agent(story, "once", "radio")
     assert looked.stdout.startswith("viettel: Viettel, lte, RSRP")
 
