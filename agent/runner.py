@@ -139,8 +139,9 @@ class Runner:
         self._flush_memory()
         run = Run(job.name, link.name, slot, visit)
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
+        start = self.timekeeper.start() if self.timekeeper is not None else None
         grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
-        self._spool.begin(run, started_at, self.timekeeper.began() if self.timekeeper is not None else None)
+        self._spool.begin(run, started_at, start.began if start is not None else None)
         carried = path.carried(link.interface, link.namespace)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         outcome = self._outcome(bench, job, grant)
@@ -158,7 +159,9 @@ class Runner:
         )
         self.last[link.name] = (bench.seen, str(type(outcome).__struct_config__.tag))
         log.info("%s on %s: %s", job.name, link.name, describe(outcome))
-        result, began = self.timekeeper.date(result) if self.timekeeper is not None else (result, None)
+        began: Boot | None = None
+        if self.timekeeper is not None and start is not None:
+            result, began = self.timekeeper.date(result, start)
         self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None, began=began)
         return result
 

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 STEP_S: Final = 1.0
 """Clocks that differ by more were set: slewing moves the wall clock by 0.5 ms a second, chrony's at most by 0.1 s."""
 _AT_ONCE: Final = 500
+_LOOKS: Final = 5
+_TIGHT_S: Final = 0.01
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS untimed (seq INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, boottime_s REAL NOT NULL);
@@ -49,6 +51,19 @@ class Trust(Enum):
     GOOD = "good"
     BAD = "bad"
     UNKNOWN = "unknown"
+
+
+class Start(NamedTuple):
+    """The clocks when a run began; `offset_s` is the wall clock less CLOCK_BOOTTIME."""
+
+    at: Boot
+    offset_s: float
+    doubted: bool
+
+    @property
+    def began(self) -> Boot | None:
+        """When it did, if the wall clock could not be believed."""
+        return self.at if self.doubted else None
 
 
 class Undated(NamedTuple):
@@ -160,11 +175,15 @@ class Timekeeper:
         boot_id, boottime_s = self._boot()
         return Boot(boot_id if ago_s <= boottime_s else "", boottime_s - ago_s)
 
-    def date(self, result: Result) -> tuple[Result, Boot | None]:
-        """Mend the begin of a run that has just ended, if the clock was set right while it ran; else say `began`."""
-        if (began := self.began(result.elapsed_s)) is not None:
-            return result, began
-        correction_s = self._clock.now().timestamp() - result.elapsed_s - result.started_at.timestamp()
+    def start(self) -> Start:
+        """Look at the clocks when a run begins."""
+        return Start(self._boot(), self.offset_s(), doubted=self.doubted())
+
+    def date(self, result: Result, start: Start) -> tuple[Result, Boot | None]:
+        """Mend the begin of a run that has just ended, if the clock was set while it ran; or say when it began."""
+        if self.doubted():
+            return result, start.at
+        correction_s = self.offset_s() - start.offset_s
         if abs(correction_s) <= STEP_S:
             return result, None
         return _moved(result, correction_s, self._clock.quality()), None
@@ -175,8 +194,14 @@ class Timekeeper:
         return self.began(ago_s if ago_s >= 0 else float("inf"))
 
     def offset_s(self) -> float:
-        """Wall clock less CLOCK_BOOTTIME: constant, but for steps."""
-        return self._clock.now().timestamp() - self._boot().boottime_s
+        """Wall clock less CLOCK_BOOTTIME: constant, but for steps. On a busy machine the tightest of some looks."""
+        looks = []
+        for _ in range(_LOOKS):
+            before_s, wall_s, after_s = self._boot().boottime_s, self._clock.now().timestamp(), self._boot().boottime_s
+            looks.append((after_s - before_s, wall_s - (before_s + after_s) / 2))
+            if after_s - before_s < _TIGHT_S:
+                break
+        return min(looks)[1]
 
     def check(self) -> int:
         """Let go what can be dated now, and what never can; return how many. Raise StorageError."""

@@ -329,7 +329,7 @@ def test_what_a_test_is_watched_for_is_told_with_it(
 
     clock = FakeClock()
     keeper = Timekeeper(clock, spool, settings.clock, boot=lambda: Boot("b", clock.steady_s), not_before_s=0.0)
-    monkeypatch.setattr(keeper, "offset_s", iter([0.0, 90.0]).__next__)
+    monkeypatch.setattr(keeper, "offset_s", iter([0.0, 0.0, 90.0, 90.0]).__next__)
     runner = Runner(settings, spool, clock, Watched(), FakeLender())
     runner.timekeeper, runner.quiet = keeper, quiet
     monkeypatch.setattr(runner.budget, "is_spent", lambda _link: True)

@@ -429,6 +429,18 @@ def test_a_boot_with_a_time_before_the_last_run_is_not_believed(world: World) ->
     assert not world.keeper.doubted(), "somebody has set it by hand"
 
 
+def test_a_machine_that_stalls_between_two_looks_at_its_clocks_sees_no_step(world: World) -> None:
+    boot, stalls = world.keeper._boot, iter([0.0, 3.0, 0.0, 0.0])
+
+    def stall() -> Boot:
+        world.hands.pass_s(next(stalls, 0.0))
+        return boot()
+
+    before_s = world.keeper.offset_s()
+    world.keeper._boot = stall
+    assert world.keeper.offset_s() == pytest.approx(before_s, abs=0.001)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     story=st.lists(
