@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import path
@@ -20,11 +20,9 @@ from agent.settings import ThroughputJob
 from wire.messages import PlanState
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from agent.clock import Clock
     from agent.meter import Meter
-    from agent.planner import DayPlan, Visit
+    from agent.planner import DayPlan, Planned, Visit
     from agent.settings import Job, Link, Settings
     from agent.spool import Spool
 
@@ -167,6 +165,17 @@ class Budget:
         return plan_of_day(
             names, link.plan, day, wishes=wishes, spent=self.spent(link), visits=self._spool.visits(link.name)
         )
+
+    def runs_of_day(self, link: Link, ordinal: int) -> tuple[Planned, ...]:
+        """Return the runs that the link's plan has, or had, for a day given by its ordinal."""
+        day = date.fromordinal(ordinal)
+        booked = self._spool.spent(link.name, day, plan_month(link.plan, day)[0])
+        names, visits = (self._settings.probe_id, link.name), self._spool.visits(link.name)
+        return plan_of_day(names, link.plan, day, wishes=self.wishes(link), spent=booked, visits=visits).runs
+
+    def made_on(self, link: Link, ordinal: int) -> list[Visit]:
+        """List the planned runs that were begun on a day given by its ordinal."""
+        return [visit for visit in self._spool.visits(link.name) if visit.day.toordinal() == ordinal]
 
     def made(self, link: Link, plan: DayPlan) -> list[Visit]:
         """List the planned runs of the day that were begun."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
 from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
-from wire.messages import CONFLICT, Ack, LeaseReply, LeaseRequest, Status
+from wire.messages import CONFLICT, MAX_RESEND_RANGES, Ack, Gone, LeaseReply, LeaseRequest, Resend, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,12 +38,18 @@ log = logging.getLogger(__name__)
 
 WINDOW: Final = 400
 """Results that may be under way at once."""
-BATCH: Final = 50
+BATCH: Final = 100
 """Results in one message."""
-BATCH_BYTES: Final = 128 * 1024
+BATCH_BYTES: Final = 240 * 1024
 FIRST_RESEND_S: Final = 30.0
 LAST_RESEND_S: Final = 1800.0
-STATUS_EVERY_S: Final = 300.0
+STATUS_EVERY_S: Final = 900.0
+STATUS_NOT_WITHIN_S: Final = 300.0
+"""A status that says something new is sent at once, unless the last one is younger than this."""
+COMMANDS_NOT_WITHIN_S: Final = 60.0
+"""Commands that follow each other faster are ignored: who needs them sends them again."""
+_UNANSWERED_AFTER_MS: Final = 60_000
+"""A connection whose bytes nobody acknowledges for so long is given up: the modem has another address by now."""
 _LOOK_S: Final = 0.02
 QUIET_WITHIN_S: Final = 5.0
 """How long a test waits for what is under way to the broker."""
@@ -66,6 +73,9 @@ class Publisher:
         self._pumping = threading.Lock()
         self._under_way: list[MQTTMessageInfo] = []
         self._next_status_s = 0.0
+        self._status_sent_s = -STATUS_NOT_WITHIN_S
+        self._told: object = None
+        self._command_taken_s = -COMMANDS_NOT_WITHIN_S
         self._connected = threading.Event()
         self._last_refusal = ""
         self._leases: dict[str, queue.SimpleQueue[LeaseReply]] = {}
@@ -75,6 +85,7 @@ class Publisher:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
+        self._client.on_socket_open = _give_up_dead_connections
 
     def start(self) -> None:
         """Connect in the background, for as long as it takes."""
@@ -109,6 +120,12 @@ class Publisher:
         with self._changed:
             self._work = True
             self._changed.notify_all()
+
+    def tell_status(self) -> None:
+        """Send the status now, whatever was told before."""
+        with self._changed:
+            self._next_status_s = 0.0
+        self.wake()
 
     def wait_until_connected(self, timeout_s: float) -> bool:
         """Wait for the broker; tell whether it is there."""
@@ -187,28 +204,46 @@ class Publisher:
                 if self._stopping:
                     return
                 self._work = False
-            if not self._connected.is_set():
-                continue
             with self._pumping:
-                if not self._quiet:
-                    self._send_all()
+                self._send_all()
 
     def _send_all(self) -> None:
         self._under_way = [sent for sent in self._under_way if not _taken(sent)]
         try:
-            if time.monotonic() >= self._next_status_s:
-                self._publish(topics.STATUS, encode(self._last_status(online=True)), retain=True)
-                self._next_status_s = time.monotonic() + STATUS_EVERY_S
-            self._send_due()
+            self._flush_due()
+            if self._connected.is_set() and not self._quiet:
+                self._tell_status()
+                self._send_due()
         except StorageError as error:
             log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
 
     def _idle_s(self) -> float:
         """Time until something is to be sent without being woken."""
-        if not self._connected.is_set():
-            return STATUS_EVERY_S
-        soonest = min((at for at, _ in self._sent.values()), default=self._next_status_s)
-        return max(0.05, min(soonest, self._next_status_s) - time.monotonic())
+        flush_in_s = self._spool.flush_in_s()
+        idle_s = STATUS_EVERY_S if flush_in_s is None else flush_in_s if flush_in_s > 0 else FIRST_RESEND_S
+        if self._connected.is_set():
+            soonest = min((at for at, _ in self._sent.values()), default=self._next_status_s)
+            idle_s = min(idle_s, min(soonest, self._next_status_s) - time.monotonic())
+        return max(0.05, idle_s)
+
+    def _flush_due(self) -> None:
+        """Let telemetry come to disk when its time has come; from there it is sent with all the rest."""
+        flush_in_s = self._spool.flush_in_s()
+        if flush_in_s is not None and flush_in_s <= 0:
+            self._spool.flush()
+
+    def _tell_status(self) -> None:
+        """Send the status if it is due, or if what matters in it has changed."""
+        now_s = time.monotonic()
+        status = self._last_status(online=True)
+        links = tuple((link.name, link.operator, link.technology) for link in status.links)
+        matters = (status.spool_id, status.spool_error, status.clock.synchronised, links)
+        if matters != self._told:
+            self._next_status_s = min(self._next_status_s, self._status_sent_s + STATUS_NOT_WITHIN_S)
+        if now_s >= self._next_status_s:
+            self._publish(topics.STATUS, encode(status), retain=True)
+            self._told, self._status_sent_s = matters, now_s
+            self._next_status_s = now_s + STATUS_EVERY_S
 
     def _send_due(self) -> None:
         waiting = self._spool.oldest(WINDOW)
@@ -255,7 +290,7 @@ class Publisher:
             return
         self._last_refusal = ""
         log.info("connected to broker %s:%d", self._broker.host, self._broker.port)
-        client.subscribe([(self._topic(topics.ACK), 1), (self._topic(topics.LEASE_GRANT), 1)])
+        client.subscribe([(self._topic(leaf), 1) for leaf in (topics.ACK, topics.LEASE_GRANT, topics.COMMAND)])
         self._next_status_s = 0.0
         self._connected.set()
         self.wake()
@@ -270,6 +305,8 @@ class Publisher:
         try:
             if address is not None and address.leaf == topics.ACK:
                 self._take(decode(bytes(message.payload), Ack))
+            elif address is not None and address.leaf == topics.COMMAND:
+                self._obey(decode(bytes(message.payload), Resend))
             elif address is not None and address.leaf == topics.LEASE_GRANT:
                 reply = decode_lease_reply(bytes(message.payload))
                 if (answers := self._leases.get(reply.request_id)) is not None:
@@ -287,6 +324,20 @@ class Publisher:
             log.error("the collector refuses result %d: %s; it is kept aside", refusal.seq, refusal.reason)
             self._spool.refuse(ack.spool_id, refusal.seq, refusal.reason, refusal.check)
         self._spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
+        self.wake()
+
+    def _obey(self, command: Resend) -> None:
+        """Queue again what the collector lacks, and say what it will never get. There is no other command."""
+        now_s = time.monotonic()
+        if now_s - self._command_taken_s < COMMANDS_NOT_WITHIN_S:
+            log.warning("a command came too soon after the last one; ignored")
+            return
+        self._command_taken_s = now_s
+        lost = self._spool.resend(command.spool_id, command.ranges)
+        log.info("asked to send %s again; gone for good: %s", command.ranges, lost or "none")
+        for first in range(0, len(lost), MAX_RESEND_RANGES):
+            gone = Gone(spool_id=command.spool_id, ranges=tuple(lost[first : first + MAX_RESEND_RANGES]))
+            self._client.publish(self._topic(topics.REPLY), encode(gone), qos=1)
         self.wake()
 
     # --- small things -------------------------------------------------------------------------------------------------
@@ -308,3 +359,8 @@ def _taken(sent: MQTTMessageInfo) -> bool:
         return sent.is_published()
     except (RuntimeError, ValueError):
         return True
+
+
+def _give_up_dead_connections(_client: Client, _data: object, connection: Any) -> None:  # noqa: ANN401  # paho's type
+    """Let the kernel end a connection whose other end no longer answers (tcp(7), TCP_USER_TIMEOUT)."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED_AFTER_MS)

@@ -14,11 +14,14 @@ import msgspec
 from agent import jobs, path
 from agent.bench import Bench
 from agent.budget import Budget, Grant
+from agent.deferred import Account, Run
 from agent.describe import describe_service
 from agent.measurements.base import MeasurementFailed
 from agent.namespace import inside
 from agent.plan import Room
-from agent.spool import Run
+from agent.settings import RadioJob, ThroughputJob
+from agent.spool import is_telemetry
+from agent.thinning import Thinner, Thinning
 from base.durable import StorageError
 from wire import messages
 from wire.messages import (
@@ -62,6 +65,8 @@ class _Unspooled(NamedTuple):
     ends: Run | None
     run_bytes: int | None = None
     began: Boot | None = None
+    account: Account | None = None
+    at_once: bool = True
 
 
 class Runner:
@@ -79,6 +84,9 @@ class Runner:
         self.keeper: Keeper | None = None
         """Who keeps the links' routing tables; without one, nobody does."""
         self._unspooled: list[_Unspooled] = []
+        self._thinners: dict[tuple[str, str], Thinner] = {}
+        self.ran: dict[tuple[str, str], int] = {}
+        """For each (job, link): the slot of its last run by the schedule, be it a result by now or folded into one."""
         self._measuring = False
         self._stopped = threading.Event()
         self.timekeeper: Timekeeper | None = None
@@ -109,18 +117,15 @@ class Runner:
             except (KeyError, StopIteration):
                 measurement = "unknown"  # the job has left the configuration since
             log.warning("%s on %s was cut off before it ended", run.job, run.link)
-            self._store(
-                self._result(
-                    messages.Job(name=run.job, measurement=measurement),
-                    run.link,
-                    started_at=datetime.fromisoformat(started_at).astimezone(UTC),
-                    elapsed_s=0.0,
-                    used=None,
-                    outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
-                ),
-                ends=run,
-                began=self._spool.run_began(run),
+            result = self._result(
+                messages.Job(name=run.job, measurement=measurement),
+                run.link,
+                started_at=datetime.fromisoformat(started_at).astimezone(UTC),
+                elapsed_s=0.0,
+                used=None,
+                outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
             )
+            self._store(_Unspooled(result, run, began=self._spool.run_began(run)))
 
     def run(
         self,
@@ -137,11 +142,17 @@ class Runner:
         `visit`: the run's place in the day's plan. `by_hand` may spend what the schedule may not.
         """
         self._flush_memory()
-        run = Run(job.name, link.name, slot, visit)
+        run = Run(job.name, link.name, slot, visit, noted=job.claim is not None)
+        account = None if by_hand else Account(job.name, link.name, job.every_s or 0, slot)
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
         start = self.timekeeper.start() if self.timekeeper is not None else None
         grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
-        self._spool.begin(run, started_at, start.began if start is not None else None)
+        if run.noted:
+            begun_at = start.began if start is not None else None
+            fsync = isinstance(job, ThroughputJob)
+            self._spool.begin(run, started_at, begun_at, account=account, fsync=fsync)
+        if not by_hand:
+            self.ran[job.name, link.name] = slot
         carried = path.carried(link.interface, link.namespace)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         outcome = self._outcome(bench, job, grant)
@@ -159,22 +170,55 @@ class Runner:
         )
         self.last[link.name] = (bench.seen, str(type(outcome).__struct_config__.tag))
         log.info("%s on %s: %s", job.name, link.name, describe(outcome))
+        if isinstance(job, RadioJob) and job.thin is not None and not by_hand:
+            record = self._thinned(job, link, outcome, begun_s)
+            if record is None:
+                return result
+            result = msgspec.structs.replace(result, outcome=record)
         began: Boot | None = None
         if self.timekeeper is not None and start is not None:
             result, began = self.timekeeper.date(result, start)
-        self._store(result, ends=run, run_bytes=spent_bytes if _whole(outcome) else None, began=began)
+        run_bytes = spent_bytes if _whole(outcome) else None
+        at_once = by_hand or not is_telemetry(result)
+        self._store(_Unspooled(result, run, run_bytes, began, account, at_once))
         return result
 
+    def close(self) -> None:
+        """Spool what is folded: the last looks before the end."""
+        for (job, link), thinner in self._thinners.items():
+            if (record := thinner.rest()) is not None:
+                measured = messages.Job(name=job, measurement="radio")
+                slot, every_s = self.ran.get((job, link)), self._settings.job(job).every_s
+                account = Account(job, link, every_s, slot) if slot is not None and every_s is not None else None
+                self.keep(link, record, started_at=self._clock.now(), elapsed_s=0.0, job=measured, account=account)
+
     def keep(
-        self, link: str, outcome: Outcome, *, started_at: datetime, elapsed_s: float, job: messages.Job | None = None
+        self,
+        link: str,
+        outcome: Outcome,
+        *,
+        started_at: datetime,
+        elapsed_s: float,
+        job: messages.Job | None = None,
+        account: Account | None = None,
     ) -> None:
-        """Spool what is no run of a job: a step of the recovery ladder, the state of a plan, runs that it left out."""
+        """Spool what is no run of a job: a step of the recovery ladder, the state of a plan, runs not made."""
         result = self._result(job, link, started_at=started_at, elapsed_s=elapsed_s, used=None, outcome=outcome)
         measuring, self._measuring = self._measuring, False  # an interruption between commit and memory would double it
-        self._store(result, ends=None, began=self.timekeeper.began_at(started_at) if self.timekeeper else None)
+        began = self.timekeeper.began_at(started_at) if self.timekeeper else None
+        at_once = not is_telemetry(result)
+        self._store(_Unspooled(result, None, began=began, account=account, at_once=at_once))
         self._measuring = measuring
         if measuring and self._stopped.is_set():
             raise Interrupted
+
+    def _thinned(self, job: RadioJob, link: Link, outcome: Outcome, at_s: float) -> Outcome | None:
+        """Return what is to be spooled of a look; None if it is folded into the next record."""
+        thinner = self._thinners.setdefault((job.name, link.name), Thinner(job.thin or Thinning()))
+        if isinstance(outcome, Radio):
+            return thinner.look(outcome.reading, at_s)
+        thinner.failed()
+        return outcome
 
     # --- measuring ----------------------------------------------------------------------------------------------------
 
@@ -243,25 +287,27 @@ class Runner:
             outcome=outcome,
         )
 
-    def _store(
-        self, result: Result, *, ends: Run | None, run_bytes: int | None = None, began: Boot | None = None
-    ) -> None:
-        self._unspooled.append(_Unspooled(result, ends, run_bytes, began))
+    def _store(self, one: _Unspooled) -> None:
+        self._unspooled.append(one)
         self._flush_memory(quiet=True)
 
     def _flush_memory(self, *, quiet: bool = False) -> None:
         """Spool what waits in memory, in order; raise StorageError unless `quiet`."""
         while self._unspooled:
             waiting = self._unspooled[0]
+            booking = None
             try:
-                booking = self._booking(waiting.result.link)
-                self._spool.append(
-                    waiting.result,
-                    ends=waiting.ends,
-                    booking=booking,
-                    run_bytes=waiting.run_bytes,
-                    began=waiting.began,
-                )
+                if waiting.at_once:
+                    booking = self._booking(waiting.result.link)
+                    self._spool.append(
+                        waiting.result,
+                        ends=waiting.ends,
+                        booking=booking,
+                        run_bytes=waiting.run_bytes,
+                        began=waiting.began,
+                    )
+                else:  # what it carried is booked with the next one
+                    self._spool.defer(waiting.result, ends=waiting.ends, account=waiting.account, began=waiting.began)
             except StorageError as error:
                 log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
                 del self._unspooled[:-_HELD_IN_MEMORY]

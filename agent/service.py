@@ -11,6 +11,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from agent.archive import Bounds
 from agent.nameplate import machine
 from agent.publisher import Publisher
 from agent.runner import AGENT_VERSION, Interrupted, Runner
@@ -84,6 +85,18 @@ def running_agent(data_dir: Path) -> str | None:
     return None
 
 
+def open_spool(settings: Settings) -> Spool:
+    """Open a probe's spool; raise StorageError."""
+    memory_dir = settings.spool.memory_dir
+    return Spool(
+        settings.data_dir / SPOOL_FILE,
+        max_bytes=settings.spool.max_mb * 1_000_000,
+        defer_s=settings.spool.telemetry_every_s,
+        memory_dir=memory_dir if os.access(memory_dir, os.W_OK | os.X_OK) else None,
+        archived=Bounds(settings.archive.days, settings.archive.max_mb * 1_000_000),
+    )
+
+
 class Service:
     """One probe's agent: spool, publisher and runner, built from settings."""
 
@@ -92,7 +105,7 @@ class Service:
         self.settings = settings
         self._clock = clock
         self._started_at = clock.now()
-        self.spool = Spool(settings.data_dir / SPOOL_FILE, max_bytes=settings.spool.max_mb * 1_000_000)
+        self.spool = open_spool(settings)
         self.publisher = Publisher(settings.broker, settings.probe_id, self.spool, self.status)
         self.publisher.habits.order = settings.responders
         self.publisher.habits.mbps = Speeds(settings.data_dir / SPEEDS_FILE)
@@ -152,9 +165,12 @@ class Service:
             if self.upkeep is not None:
                 self.upkeep.close()
             with contextlib.suppress(StorageError):
+                self.runner.close()
                 self.runner.budget.close()
+                self.spool.flush()
             self.publisher.stop(flush_s=FLUSH_S)
-            self.spool.close()
+            with contextlib.suppress(StorageError):  # what is deferred outlives us
+                self.spool.close()
         log.info("stopped")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not turn this clean end into a kill
 
@@ -170,6 +186,7 @@ class Service:
                 self.date_results()
                 now_s, due = timetable.next_run()
             except StorageError as error:
+                timetable.roll_call.no_storage = True
                 self._pause(error)
                 continue
             if due is None or due.at_s > now_s:
@@ -178,15 +195,16 @@ class Service:
                 if self._asked_a_balance(due.at_s - now_s if due is not None else _LONGEST_WAIT_S):
                     continue
                 self._stop.wait(min(due.at_s - now_s, _LONGEST_WAIT_S) if due is not None else _LONGEST_WAIT_S)
-            elif not timetable.passes(due):
-                self._make(due)
+            elif not timetable.passes(due) and not self._make(due):
+                timetable.roll_call.no_storage = True
 
     def date_results(self) -> None:
         """Send on what waited for the clock, as far as it can be dated now; raise StorageError."""
         if self.runner.timekeeper is not None and self.runner.timekeeper.check():
             self.publisher.wake()
 
-    def _make(self, due: Task) -> None:
+    def _make(self, due: Task) -> bool:
+        """Make a run; return False if the disk took no note of it."""
         job, link = self.settings.job(due.job), self.settings.link(due.link)
         try:
             at = datetime.fromtimestamp(due.at_s, UTC)
@@ -195,7 +213,10 @@ class Service:
                 self.upkeep.after_run(link, job.name, result.outcome)
         except StorageError as error:
             self._pause(error)
-        self.publisher.wake()
+            return False
+        finally:
+            self.publisher.wake()
+        return True
 
     def _asked_a_balance(self, free_s: float) -> bool:
         """Ask for a balance if one is due and there is time before the next run."""

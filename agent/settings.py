@@ -21,6 +21,7 @@ from agent.measurements.trace import TraceOptions
 from agent.measurements.web import WebOptions
 from agent.modem.recovery import USB_POWER, RecoveryOptions
 from agent.plan import Claim
+from agent.thinning import Thinning
 from base import configfile
 from base.broker import BrokerSettings, Port
 from wire.messages import Name
@@ -207,18 +208,38 @@ class CapacityJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag=
 
 
 class RadioJob(_Job, frozen=True, kw_only=True, tag_field="measurement", tag="radio"):
-    """A look at the modem's radio figures."""
+    """A look at the modem's radio figures. `thin: null` makes every look a result of its own."""
 
     every_s: Period
+    thin: Thinning | None = Thinning()
 
 
 Job = ThroughputJob | LatencyJob | PingJob | DnsJob | WebJob | CapacityJob | RadioJob
 
 
 class SpoolSettings(_Section, frozen=True, kw_only=True):
-    """How much may wait on disk before the oldest telemetry is given up."""
+    """How much may wait on disk before the oldest telemetry is given up, and how telemetry comes there.
+
+    Telemetry is committed and sent together, every `telemetry_every_s` (0: each result at once) and with each
+    throughput result. Until then it is in `memory_dir`, which should be a tmpfs; where that is missing, by the spool.
+    """
 
     max_mb: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
+    telemetry_every_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 300
+    memory_dir: Path = Path("/run/probefleet-agent")
+
+
+class ArchiveSettings(_Section, frozen=True, kw_only=True):
+    """How long throughput results are kept after the collector has acknowledged them: it may lose them after all."""
+
+    days: Annotated[int, msgspec.Meta(ge=1, le=366)] = 14
+    max_mb: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
+
+
+class ProbeBroker(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The broker over a mobile link: every sign of life is paid for, and results are signs of life too."""
+
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 240
 
 
 class ClockSettings(_Section, frozen=True, kw_only=True):
@@ -237,11 +258,12 @@ class Settings(_Section, frozen=True, kw_only=True):
 
     probe_id: Name
     site: Site
-    broker: BrokerSettings
+    broker: ProbeBroker
     links: Annotated[tuple[Link, ...], msgspec.Meta(min_length=1, max_length=64)]
     jobs: Annotated[tuple[Job, ...], msgspec.Meta(min_length=1)]
     data_dir: Path = Path("/var/lib/probefleet-agent")
     spool: SpoolSettings = SpoolSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     clock: ClockSettings = ClockSettings()
     servers: tuple[IperfServer, ...] = ()
     trace: TraceOptions | None = None

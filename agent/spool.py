@@ -1,5 +1,10 @@
 """The agent's durable queue. A result is on disk when `append` returns, and leaves when the collector has named it.
 
+Telemetry may be deferred instead (`agent.deferred`) and comes to disk with the next cadence or the next `append`, all
+in one commit; only then has it a number, and only then can it be sent. Commits that may be done again after a power cut
+(an acknowledgement, the begin of a telemetry run) are not fsynced by themselves: SQLite writes its log in order, so a
+later fsync covers them, and a power cut takes a tail of them and never a part.
+
 It also keeps what must survive a restart beside the queue: which slot each job ran last, a run that was under way when
 the power went, and what each SIM has spent. All in one SQLite file, so that one commit covers a run and its result.
 """
@@ -9,19 +14,31 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import ledger, lives, room, salvage, time_repair
-from agent.ledger import Balance, Booking, Visit
+from agent import archive, ledger, lives, room, salvage, time_repair
+from agent.deferred import Account, Deferred, DeferredFile, Run
+from agent.ledger import Balance, Booking
 from base.durable import StorageError, explain
 from wire.codec import Undecodable, check, check_at, decode, decode_result, encode
-from wire.messages import Damaged, Dropped, Failed, Result, ResultId, Throughput
+from wire.messages import (
+    MAX_RESEND_RESULTS,
+    Damaged,
+    Dropped,
+    Failed,
+    Missed,
+    PlanState,
+    Result,
+    ResultId,
+    Throughput,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import date, datetime
     from pathlib import Path
 
@@ -41,24 +58,18 @@ CREATE INDEX IF NOT EXISTS results_by_rank ON results (rank, seq);
 CREATE TABLE IF NOT EXISTS refused (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (job TEXT, link TEXT, slot INTEGER NOT NULL, started_at TEXT NOT NULL,
                                  under_way INTEGER NOT NULL, PRIMARY KEY (job, link)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accounts (job TEXT, link TEXT, every_s INTEGER NOT NULL, slot INTEGER NOT NULL,
+                                     PRIMARY KEY (job, link)) WITHOUT ROWID;
 """
 _VERSION: Final = 2
 _REFUSED_KEPT: Final = 1000
 _REPORT_BYTES: Final = 512
+_DEFERRED_AT_MOST: Final = 500
 
 # Who goes first when the spool is full: telemetry, then latency, then what a verdict stands on.
 _RANK_TELEMETRY: Final = 0
 _RANK_LATENCY: Final = 1
 _RANK_KEPT_LAST: Final = 2
-
-
-class Run(NamedTuple):
-    """A run of a job on a link, in its slot; one that the day's plan wants names its place there."""
-
-    job: str
-    link: str
-    slot: int
-    visit: Visit | None = None
 
 
 class Waiting(NamedTuple):
@@ -80,27 +91,51 @@ class Counts(NamedTuple):
 class Spool:
     """The spool file, for several threads. Any method may raise StorageError; then nothing has changed."""
 
-    def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """Open the spool or create it; of one that is damaged the rest is saved, and the next result reports it."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        defer_s: float = 0.0,
+        memory_dir: Path | None = None,
+        archived: archive.Bounds | None = None,
+    ) -> None:
+        """Open the spool or create it; of one that is damaged the rest is saved, and the next result reports it.
+
+        `defer_s`: how long telemetry may be deferred, in a file in `memory_dir` (without it, beside the spool). With 0
+        nothing is, and what another one has deferred is left to it.
+        """
         self._path = path
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._defer_s = defer_s
+        self._archived = archived or archive.Bounds()
+        self._lock = threading.RLock()
+        self._generation = 0
         self.spool_id = ""
         self._before = 0
         self._bytes = 0
         self._db = self._open()
+        self._deferred_file = DeferredFile(path, memory_dir or path.parent)
+        self._deferred = self._deferred_file.left_behind(self._generation) if defer_s else []
+        self._deferred_since_s = time.monotonic() - defer_s
 
     def _open(self) -> sqlite3.Connection:
         db = salvage.open_spool(
-            self._path, _SCHEMA + lives.SCHEMA + ledger.SCHEMA + time_repair.SCHEMA, version=_VERSION, rank=_rank
+            self._path,
+            _SCHEMA + lives.SCHEMA + ledger.SCHEMA + time_repair.SCHEMA + archive.SCHEMA,
+            version=_VERSION,
+            rank=_rank,
         )
         try:
             db.execute("BEGIN IMMEDIATE")
             _upgrade(db)
-            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",), ("refiled",)])
+            db.executemany(
+                "INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",), ("refiled",), ("deferred",)]
+            )
             meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
             self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
             self._before = lives.before(db, self.spool_id)
+            self._generation = db.execute("SELECT value FROM meta WHERE key='deferred'").fetchone()[0]
             self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
             db.execute("COMMIT")
         except BaseException as error:
@@ -111,8 +146,11 @@ class Spool:
         return db
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Take over what is deferred, and close the file; raise StorageError if that is not possible."""
+        try:
+            self.flush()
+        finally:
+            self._db.close()
 
     # --- results --------------------------------------------------------------------------------------------------
 
@@ -131,24 +169,56 @@ class Spool:
         cannot be believed: the result is held back until `release`. If the spool is over its bound, its oldest
         results of the lowest rank make room, and a `Dropped` result says which.
         """
-        with self._transaction() as db:
-            identity, payload = self._insert(db, result, began)
-            grown = self._bytes + len(payload) + self._report_damage(db, result, began)
-            if grown > self._max_bytes:
-                grown += self._make_room(db, result, grown, began)
-            if ends is not None:
-                db.execute("UPDATE runs SET under_way=0 WHERE job=? AND link=?", (ends.job, ends.link))
-                if ends.visit is not None:
+        with self._lock:
+            with self._transaction() as db:
+                size = self._take_over(db)
+                identity, size = self._take_in(db, Deferred(result, ends, began=began), size)
+                if ends is not None and ends.visit is not None:
                     db.execute(
                         "UPDATE visits SET bytes=? WHERE link=? AND day=? AND job=? AND slot=?",
                         (run_bytes, ends.link, ends.visit.day, ends.job, ends.visit.slot),
                     )
-            else:  # made without a run that was noted before: a step of the recovery ladder
-                db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
-            if booking is not None:
-                ledger.book(db, booking)
-        self._bytes = grown
+                if booking is not None:
+                    ledger.book(db, booking)
+            self._taken_over(size)
         return identity
+
+    def defer(
+        self, result: Result, *, ends: Run | None = None, account: Account | None = None, began: Boot | None = None
+    ) -> None:
+        """Keep a result for the next commit; a kill loses nothing, a power cut what is deferred, of `defer_s` seconds.
+
+        Where the last commit is overdue, or nothing can be deferred, it is committed now.
+        """
+        one = Deferred(result, ends, account, began)
+        with self._lock:
+            if self._may_defer():
+                try:
+                    if not self._deferred:
+                        self._deferred_since_s = time.monotonic()
+                        self._deferred_file.begin(self._generation + 1)
+                    self._deferred_file.add(one)
+                except OSError as error:
+                    log.warning("%s: %s; telemetry goes to the spool at once", self._path, error)
+                else:
+                    self._deferred.append(one)
+                    return
+            with self._transaction() as db:
+                _, size = self._take_in(db, one, self._take_over(db))
+            self._taken_over(size)
+
+    def flush(self) -> None:
+        """Commit what is deferred."""
+        with self._lock:
+            if self._deferred:
+                with self._transaction() as db:
+                    size = self._take_over(db)
+                self._taken_over(size)
+
+    def flush_in_s(self) -> float | None:
+        """Tell in how many seconds what is deferred is to be committed; None while nothing is."""
+        with self._lock:
+            return self._deferred_since_s + self._defer_s - time.monotonic() if self._deferred else None
 
     def oldest(self, count: int) -> list[Waiting]:
         """Show the results that wait and may be sent, oldest first."""
@@ -166,7 +236,7 @@ class Spool:
         With `checks` (see wire.messages.Ack) a number whose result is another one by now is not let go.
         """
         removed = at = 0
-        with self._transaction() as db:
+        with self._transaction(fsync=False) as db:
             life = lives.span(db, spool_id)
             if life is None:
                 return 0
@@ -178,11 +248,29 @@ class Spool:
                     for number, crc in rows
                     if not checks or crc == check_at(checks, at + number - life.before - first)
                 ]
+                archive.keep(db, stored, _RANK_KEPT_LAST, self._archived)
                 removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
                 at += last - first + 1
             if removed:
                 self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
         return removed
+
+    def resend(self, spool_id: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Queue again what of these closed ranges the archive has; return the ranges that will never come again.
+
+        At most MAX_RESEND_RESULTS are queued, and none while the spool is more than half full: ask again later.
+        """
+        with self._transaction(fsync=False) as db:
+            life = lives.span(db, spool_id)
+            if life is None:
+                return list(ranges)
+            grown = 0
+            if self._bytes < self._max_bytes // 2:
+                grown = archive.bring_back(db, life, ranges, MAX_RESEND_RESULTS)
+            last_number = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
+            lost = archive.gone(db, life, ranges, last_number)
+            self._bytes += grown
+        return lost
 
     def refuse(self, spool_id: str, seq: int, reason: str, check_text: str = "") -> None:
         """Put aside a result that the collector will never take, so that it is kept but not sent for ever."""
@@ -216,7 +304,7 @@ class Spool:
         log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 
     def counts(self) -> Counts:
-        """Count runs made, results spooled ever, waiting now, and refused."""
+        """Count runs made, results spooled ever, waiting now, and refused; what is deferred is not yet among them."""
         with self._reading() as db:
             meta: dict[str, int] = dict(db.execute("SELECT key, value FROM meta WHERE key != 'spool_id'"))
             waiting = db.execute("SELECT COUNT(*) FROM results").fetchone()[0]
@@ -256,12 +344,20 @@ class Spool:
 
     # --- runs and spending ------------------------------------------------------------------------------------------
 
-    def begin(self, run: Run, started_at: datetime, began: Boot | None = None) -> None:
-        """Note durably that a run begins: its slot will not be run again, and losing power mid-run will show.
+    def begin(
+        self,
+        run: Run,
+        started_at: datetime,
+        began: Boot | None = None,
+        *,
+        account: Account | None = None,
+        fsync: bool = True,
+    ) -> None:
+        """Note that a run begins: its slot will not be run again, and a kill mid-run will show.
 
-        `began`: when it does, if the wall clock cannot be believed.
+        With `fsync` losing power mid-run will show too. `began`: when it does, if the wall clock cannot be believed.
         """
-        with self._transaction() as db:
+        with self._transaction(fsync=fsync) as db:
             time_repair.note_run(db, run.job, run.link, began)
             db.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 1)",
@@ -274,12 +370,28 @@ class Spool:
                     (run.link, run.job, day, slot, cell, upload),
                 )
                 ledger.prune(db, "visits", run.link)
+            _enter(db, account)
             db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
+
+    def account(self, *accounts: Account) -> None:
+        """Note up to where slots are accounted for."""
+        with self._transaction(fsync=False) as db:
+            for one in accounts:
+                _enter(db, one)
+
+    def accounts(self) -> dict[tuple[str, str], Account]:
+        """Tell for each (job, link) up to where its slots are accounted for."""
+        with self._reading() as db:
+            noted = [Account(*row) for row in db.execute("SELECT job, link, every_s, slot FROM accounts").fetchall()]
+            noted += [one.account for one in self._deferred if one.account is not None]
+        return {(one.job, one.link): one for one in noted}
 
     def last_slots(self) -> dict[tuple[str, str], int]:
         """Tell which slot each (job, link) ran last."""
         with self._reading() as db:
-            return {(job, link): slot for job, link, slot in db.execute("SELECT job, link, slot FROM runs")}
+            slots = {(job, link): slot for job, link, slot in db.execute("SELECT job, link, slot FROM runs")}
+            runs = [one.ends for one in self._deferred if one.ends is not None]
+        return slots | {(run.job, run.link): run.slot for run in runs}
 
     def under_way(self) -> list[tuple[Run, str]]:
         """List runs that began and never ended, with the ISO time of their begin."""
@@ -333,6 +445,46 @@ class Spool:
             db.execute("INSERT OR REPLACE INTO balances VALUES (?, ?, ?, ?, ?)", (link, *balance))
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _may_defer(self) -> bool:
+        """Whether there is room, and somebody commits in time: else the disk refuses, or nobody calls `flush`."""
+        left_s = self.flush_in_s()
+        overdue = left_s is not None and left_s < -self._defer_s
+        return self._defer_s > 0 and len(self._deferred) < _DEFERRED_AT_MOST and not overdue
+
+    def _take_over(self, db: sqlite3.Connection) -> int:
+        """Give numbers to what is deferred and store it; return how many bytes the spool then has."""
+        size = self._bytes
+        for one in self._deferred:
+            _, size = self._take_in(db, one, size)
+        if self._deferred:
+            db.execute("UPDATE meta SET value = value + 1 WHERE key='deferred'")
+        return size
+
+    def _taken_over(self, size: int) -> None:
+        """After the commit: nothing is deferred any more."""
+        self._bytes = size
+        if self._deferred:
+            self._deferred = []
+            self._generation += 1
+            self._deferred_file.forget()
+
+    def _take_in(self, db: sqlite3.Connection, one: Deferred, size: int) -> tuple[ResultId, int]:
+        """Give a result its number and store it, end its run; return how many bytes the spool then has."""
+        identity, payload = self._insert(db, one.result, one.began)
+        size += len(payload) + self._report_damage(db, one.result, one.began)
+        if size > self._max_bytes:
+            size += self._make_room(db, one.result, size, one.began)
+        if one.ends is not None and one.ends.noted:
+            db.execute("UPDATE runs SET under_way=0 WHERE job=? AND link=?", (one.ends.job, one.ends.link))
+        else:  # made without a run that was noted before: a look at the radio, a step of the recovery ladder
+            db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
+        if one.ends is not None and not one.ends.noted:
+            row = (one.ends.job, one.ends.link, one.ends.slot, one.result.started_at.isoformat())
+            db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 0)", row)
+            time_repair.note_run(db, one.ends.job, one.ends.link, one.began)
+        _enter(db, one.account)
+        return identity, size
 
     def _insert(self, db: sqlite3.Connection, result: Result, began: Boot | None) -> tuple[ResultId, bytes]:
         number: int = db.execute("UPDATE meta SET value = value + 1 WHERE key='last_seq' RETURNING value").fetchone()[0]
@@ -420,10 +572,11 @@ class Spool:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (salvage.DAMAGE, encode(report)))
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, fsync: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock:
             identity = self.spool_id, self._before
             try:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
@@ -464,6 +617,18 @@ def _upgrade(db: sqlite3.Connection) -> None:
         rows = db.execute("SELECT seq, payload FROM results").fetchall()
         db.executemany("UPDATE results SET crc=? WHERE seq=?", [(check(payload), seq) for seq, payload in rows])
         db.execute("INSERT INTO lives SELECT value, 0 FROM meta WHERE key='spool_id'")
+
+
+def is_telemetry(result: Result) -> bool:
+    """Whether a result may be deferred and sent with others: a verdict does not stand on it, nobody is called by it."""
+    if isinstance(result.outcome, PlanState | Missed):
+        return True
+    return result.job is not None and result.job.measurement != "throughput"
+
+
+def _enter(db: sqlite3.Connection, account: Account | None) -> None:
+    if account is not None:
+        db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?)", account)
 
 
 def _rank(result: Result) -> int:

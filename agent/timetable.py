@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.ledger import Visit
+from agent.missed import SLOTS_A_DAY, Now, RollCall
 from agent.plan import Room, plan_day
 from agent.planner import next_of_day
 from agent.schedule import Periodic, next_run
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOCK_STEP_S: Final = 60.0
-_SLOTS_A_DAY: Final = 1000
-"""Numbers kept free for the slots of one day."""
 
 
 class Task(NamedTuple):
@@ -56,16 +55,21 @@ class Timetable:
             if job.every_s is not None
         ]
         self._since_s = clock.now().timestamp()
-        self._offset_s = self._since_s - clock.monotonic_s()
+        self._began_steady_s = clock.monotonic_s()
+        self._offset_s = self._since_s - self._began_steady_s
         self._passed: dict[tuple[str, str], int] = {}
+        self.roll_call = RollCall(settings, spool, runner)
 
     def next_run(self) -> tuple[float, Task | None]:
         """Return the time now and the run to make next, None if today has none left; raise StorageError."""
         now_s = self._now_s()
         self._runner.budget.tick()
+        if self._runner.timekeeper is None or not self._runner.timekeeper.doubted():
+            began_s = self._began_steady_s + self._offset_s
+            self.roll_call.call(Now(now_s, began_s, self._since_s, self._passed))
         tasks = [task for link in self._settings.links if (task := self._planned(link, now_s)) is not None]
         if self._periodic:
-            done = self._spool.last_slots() | self._passed
+            done = self._spool.last_slots() | self._passed | self._runner.ran  # what came last, last
             due = next_run(self._settings.probe_id, self._periodic, done, now_s=now_s, since_s=self._since_s)
             tasks.append(Task(due.at_s, due.job, due.link, due.slot))
         return now_s, min(tasks, default=None)
@@ -82,6 +86,7 @@ class Timetable:
             return False
         log.info("%s on %s: let go, %s", job.name, link.name, grant)
         self._passed[job.name, link.name] = task.slot
+        self._runner.ran.pop((job.name, link.name), None)
         return True
 
     def _now_s(self) -> float:
@@ -101,15 +106,15 @@ class Timetable:
             return None
         made = [(visit.job, visit.slot) for visit in self._runner.budget.made(link, plan)]
         passed = [
-            (job, slot % _SLOTS_A_DAY)
+            (job, slot % SLOTS_A_DAY)
             for (job, name), slot in self._passed.items()
-            if name == link.name and slot // _SLOTS_A_DAY == plan.day.toordinal()
+            if name == link.name and slot // SLOTS_A_DAY == plan.day.toordinal()
         ]
         run = next_of_day(plan, [*made, *passed], now_s=now_s, since_s=self._since_s)
         if run is None:
             return None
         visit = Visit(plan.day.isoformat(), run.slot, run.cell, run.upload)
-        return Task(run.at_s, run.job, link.name, plan.day.toordinal() * _SLOTS_A_DAY + run.slot, visit)
+        return Task(run.at_s, run.job, link.name, plan.day.toordinal() * SLOTS_A_DAY + run.slot, visit)
 
     def _tell(self, link: Link, plan: DayPlan | None) -> None:
         """Spool what the day leaves out, once a day and job, and where the plan stands, once an hour."""

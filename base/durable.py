@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +18,13 @@ class StorageError(Exception):
     """The disk said no (full, read-only, damaged, not permitted); nothing was stored. The text says what to do."""
 
 
+_LOG_KEPT_BYTES: Final = 4 * 1024 * 1024
+
+
 def open_database(path: Path, schema: str, *, user_version: int, read_only: bool = False) -> sqlite3.Connection:
     """Open or create a database file; raise StorageError.
 
+    The log is emptied into the file when it has 4 MiB, and cut back to that after a transaction that needed more.
     Transactions are explicit (`isolation_level=None`). The connection may be used from any thread, one at a time.
     """
     connection: sqlite3.Connection | None = None
@@ -33,6 +37,9 @@ def open_database(path: Path, schema: str, *, user_version: int, read_only: bool
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             connection.execute("PRAGMA journal_mode=WAL")
+            page: int = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_KEPT_BYTES // page}")
+            connection.execute(f"PRAGMA journal_size_limit={_LOG_KEPT_BYTES}")
             connection.execute("PRAGMA synchronous=FULL")
         _refuse_newer(path, connection, user_version)
         if not read_only:

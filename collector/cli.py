@@ -21,11 +21,12 @@ from base import logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
-from collector import clashes, fleet, points, salvage, settings, stats
+from collector import clashes, fleet, gaps, points, salvage, settings, stats
+from collector.asking import Asker
 from collector.influx import SinkError, open_sink
 from collector.journal import Journal, JournalLock
 from collector.limits import Limits, Rate
-from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ServesSettings, Settings
+from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ResendSettings, ServesSettings, Settings
 from collector.subscriber import LEAVES, Subscriber
 from collector.writer import BATCH_RESULTS, Writer, write_rows
 from wire import codec, topics
@@ -52,6 +53,7 @@ examples:
   probe-collector stats --json                         what the journal holds, for machines
   probe-collector salvage journal.db rescued.db        save what a damaged journal still tells
   probe-collector clashes                              do two probes share an id?
+  probe-collector gaps --since 2026-07-01              what is missing since then, and why
   probe-collector replay --since 2026-07-01            write July and later into the database again
   probe-collector replay --probe lc-tan-phong-1        write one probe's results again
   probe-collector acl --sites /etc/probefleet/sites.yaml   who may do what at the broker
@@ -101,14 +103,27 @@ def _run(arguments: argparse.Namespace) -> int:
         if writer:
             writer.start()
         subscriber.start()
+        asker = Asker(
+            _journal(config, fsync=False),
+            _resend(config),
+            subscriber.command,
+            writer.add_status if writer else lambda _line: None,
+        )
+        asker.start()
         while not stopping.wait(_WATCH_S) and subscriber.alive and (writer is None or writer.alive):
             pass
         failed = not stopping.is_set()
         log.info("stopping")
+        asker.stop()
         subscriber.stop()
         if writer:
             writer.stop()
     return 1 if failed else 0
+
+
+def _resend(config: Settings) -> ResendSettings:
+    """Ask for nothing by itself where others share the work: what is not here is with them."""
+    return config.resend if config.share is None else msgspec.structs.replace(config.resend, ask=False)
 
 
 def _subscriptions(config: Settings) -> list[str]:
@@ -230,6 +245,18 @@ def _clashes(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _gaps(arguments: argparse.Namespace) -> int:
+    path = arguments.journal or settings.load(arguments.config).journal.path
+    with Journal(path, read_only=True) as journal:
+        found = gaps.collect(journal, since=arguments.since, probe=arguments.probe)
+    print(msgspec.json.encode(found).decode() if arguments.json else gaps.show(found))
+    if arguments.ask:
+        with Journal(path) as journal:
+            spools = gaps.wish(journal, (hole for hole in found.holes if hole.state == "open"))
+        print(f"the running collector will ask for what is open, of {spools} spools, within a minute", file=sys.stderr)
+    return 0
+
+
 def _version(_: argparse.Namespace) -> int:
     print(f"probe-collector {importlib.metadata.version('probefleet')}")
     return 0
@@ -278,6 +305,12 @@ def _parser() -> argparse.ArgumentParser:
     rescue.add_argument("damaged", type=Path, help="the damaged journal; it is left as it is")
     rescue.add_argument("new", type=Path, help="the journal to write; must not exist yet")
     rescue.add_argument("--json", action="store_true", help="for machines")
+    holes = add("gaps", _gaps, "what never came and which runs were never made; may run beside the collector")
+    holes.add_argument("--since", type=iso_time, metavar="TIME", help="only what came to light at or after TIME")
+    holes.add_argument("--probe", default="", metavar="ID", help="only of this probe")
+    holes.add_argument("--ask", action="store_true", help="ask the probes now for what is open")
+    holes.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
+    holes.add_argument("--json", action="store_true", help="for machines")
     add("version", _version, "print the version")
     return parser
 

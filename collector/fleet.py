@@ -23,8 +23,8 @@ PROBE_WRITES: Final = (topics.RESULT, topics.STATUS, topics.REPLY, topics.LEASE_
 PROBE_READS: Final = (topics.ACK, topics.COMMAND, topics.LEASE_GRANT)
 _COLLECTOR_READS: Final = (topics.RESULT, topics.STATUS, topics.REPLY, topics.RESPONDER)
 _COLLECTOR_WRITES: Final = (topics.ACK, topics.COMMAND)
-_RESPONDER_READS: Final = (topics.LEASE_REQUEST,)
-_RESPONDER_WRITES: Final = (topics.LEASE_GRANT, topics.RESPONDER)
+_RESPONDER_READS: Final = (topics.LEASE_REQUEST, topics.LENDING)
+_RESPONDER_WRITES: Final = (topics.LEASE_GRANT, topics.RESPONDER, topics.LENDING)
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-from collector.journal import Cause, Entry, Parked, ProbeStatus, Stage
+from collector.journal import Cause, Entry, Parked, ProbeGone, ProbeStatus, Stage
 from collector.limits import Limits
 from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoever has one finds it here
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
-from wire.messages import CONFLICT, Ack, Refusal, ResponderStatus, Result, ResultId, Status
+from wire.messages import CONFLICT, Ack, Gone, Refusal, ResponderStatus, Result, ResultId, Status
 
 MAX_RESULTS_PER_MESSAGE: Final = 5000
 MAX_SEQ: Final = 2**63 - 1
@@ -40,6 +40,7 @@ class Intake(msgspec.Struct):
     statuses: list[ProbeStatus] = []
     responders: list[ResponderStatus] = []
     parked: list[Parked] = []
+    gone: list[ProbeGone] = []
     refused: dict[tuple[str, str], list[Refusal]] = {}
 
     def take(self, arrival: Arrival) -> None:
@@ -58,6 +59,8 @@ class Intake(msgspec.Struct):
             self._take_status(arrival, address.probe_id)
         elif address.leaf == topics.RESPONDER:
             self._take_responder(arrival, address.probe_id)
+        elif address.leaf == topics.REPLY:
+            self._take_reply(arrival, address.probe_id)
         else:
             self._park(arrival, Cause.STRAY_TOPIC, f"nothing is expected on '{address.leaf}'", arrival.payload)
 
@@ -113,6 +116,15 @@ class Intake(msgspec.Struct):
             self._park(arrival, Cause.FOREIGN_PROBE, f"says it is of '{status.responder}'", arrival.payload)
         else:
             self.responders.append(status)
+
+    def _take_reply(self, arrival: Arrival, probe_id: str) -> None:
+        try:
+            gone = codec.decode(arrival.payload, Gone)
+        except Undecodable as error:
+            self._park(arrival, Cause.UNDECODABLE, str(error), arrival.payload)
+            return
+        ranges = tuple((first, last) for first, last in gone.ranges if first <= last)
+        self.gone.append(ProbeGone(probe_id, gone.spool_id, ranges))
 
     def _refuse(self, arrival: Arrival, probe_id: str, cause: Cause, detail: str, item: bytes) -> None:
         """Park one result and, where it says who it is, tell the probe that it will never be taken."""

@@ -23,7 +23,7 @@ from base.durable import StorageError
 from collector import clashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 FORMAT: Final = 1
@@ -33,6 +33,8 @@ MAX_ID: Final = 2**63 - 1
 _ROW_OVERHEAD_BYTES: Final = 512
 _MAX_DETAIL_CHARS: Final = 300
 _MAX_SPOOLS_REMEMBERED: Final = 10_000
+_MAX_GONE_RANGES: Final = 10_000
+"""How many ranges of one spool a probe may give up before the rest is left open."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spools (
@@ -53,6 +55,12 @@ CREATE TABLE IF NOT EXISTS quarantine_size (only INTEGER PRIMARY KEY CHECK (only
 INSERT OR IGNORE INTO quarantine_size VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS cursors (
   sink TEXT PRIMARY KEY, result_id INTEGER NOT NULL, updated_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS results_of_gaps ON results (spool) WHERE kind IN ('dropped', 'missed');
+CREATE TABLE IF NOT EXISTS gone (
+  spool INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, told_us INTEGER NOT NULL,
+  PRIMARY KEY (spool, first, last)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
+  spool INTEGER PRIMARY KEY, times INTEGER NOT NULL, last_us INTEGER NOT NULL, wished INTEGER NOT NULL);
 """
 
 _SINCE_WHERE: Final = "id > ? AND started_us >= ? AND started_us < ? AND (? = '' OR probe_id = ?)"
@@ -107,6 +115,14 @@ class ProbeStatus(NamedTuple):
     payload: bytes
 
 
+class ProbeGone(NamedTuple):
+    """What a probe says it has no more: closed ranges of one of its spools."""
+
+    probe_id: str
+    spool_id: str
+    ranges: tuple[tuple[int, int], ...]
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """What one transaction stores."""
 
@@ -114,6 +130,7 @@ class Batch(msgspec.Struct, kw_only=True):
     results: Sequence[Entry] = ()
     parked: Sequence[Parked] = ()
     statuses: Sequence[ProbeStatus] = ()
+    gone: Sequence[ProbeGone] = ()
 
 
 class Row(NamedTuple):
@@ -160,7 +177,26 @@ class Journal:
                 "INSERT INTO probes VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET received_us = ?2, status = ?3",
                 [(status.probe_id, batch.received_us, status.payload) for status in batch.statuses],
             )
+            _note_gone(connection, batch)
         return conflicts
+
+    def asked(self, spool: int, now_us: int) -> None:
+        """Note that a probe was asked for what is missing of a spool; raise StorageError."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO asked VALUES (?1, 1, ?2, 0)"
+                " ON CONFLICT DO UPDATE SET times = times + 1, last_us = ?2, wished = 0",
+                (spool, now_us),
+            )
+
+    def wish(self, names: Iterable[tuple[str, str]]) -> None:
+        """Note that these (probe_id, spool_id) shall be asked for what is missing, now; raise StorageError."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO asked SELECT spool, 0, 0, 1 FROM spools WHERE probe_id = ? AND spool_id = ?"
+                " ON CONFLICT DO UPDATE SET wished = 1",
+                names,
+            )
 
     def park(self, received_us: int, parked: Sequence[Parked], *, sink: str, cursor: int) -> None:
         """Move a sink's cursor and quarantine what it refused on the way; raise StorageError."""
@@ -329,6 +365,22 @@ class JournalLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _note_gone(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Keep what probes have given up, of spools that are known and up to the numbers that have come."""
+    for one in batch.gone:
+        row = connection.execute(
+            "SELECT spool, MAX(seq), (SELECT COUNT(*) FROM gone WHERE gone.spool = spools.spool)"
+            " FROM spools NATURAL JOIN results WHERE probe_id = ? AND spool_id = ?",
+            (one.probe_id, one.spool_id),
+        ).fetchone()
+        if row[0] is None or row[2] >= _MAX_GONE_RANGES:
+            continue
+        connection.executemany(
+            "INSERT OR IGNORE INTO gone VALUES (?, ?, ?, ?)",
+            [(row[0], first, min(last, row[1]), batch.received_us) for first, last in one.ranges if first <= row[1]],
+        )
 
 
 def _conflict(entry: Entry) -> Parked:

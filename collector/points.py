@@ -148,6 +148,12 @@ def responder_line(status: ResponderStatus, received_us: int) -> str:
     return _write("responder", {"responder": status.responder}, fields, at_us * 1000)
 
 
+def gap_line(probe: str, at_us: int, *, open_count: int, dropped: int, gone: int) -> str:
+    """Write how many results of a probe the journal lacks, by what is known of them (`collector.gaps`)."""
+    fields: Fields = {"open": open_count, "dropped": dropped, "gone": gone, "missing": open_count + dropped + gone}
+    return _write("gap", {"probe": probe}, fields, at_us * 1000)
+
+
 def microseconds(moment: datetime) -> int:
     """Return microseconds since 1970, exactly."""
     return (moment - _EPOCH) // _MICROSECOND

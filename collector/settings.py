@@ -62,6 +62,18 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kilobytes_per_minute: Annotated[int, msgspec.Meta(ge=256, le=10_000_000)] = 6000
 
 
+class ResendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `resend:` section: whether and when probes are asked for results that never came.
+
+    A hole that stays for `after_s` is asked for; a spool that still has holes, again after `again_s`. Where collectors
+    share the work (`share`), each lacks what the others have, and none asks but by hand.
+    """
+
+    ask: bool = True
+    after_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 900
+    again_s: Annotated[int, msgspec.Meta(ge=60, le=604_800)] = 21_600
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of collector.yaml. `client_id` names the collector's session at the broker: one collector, one name.
 
@@ -71,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     broker: BrokerSettings
     journal: JournalSettings
     sink: SinkSettings
+    resend: ResendSettings = ResendSettings()
     client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "probefleet-collector"
     share: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | None = None
     serves: ServesSettings | None = None

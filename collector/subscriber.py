@@ -12,6 +12,7 @@ drops: the probe sends again what it was not told of.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -42,7 +43,7 @@ BATCH_BYTES: Final = 512 * 1024
 """About as much as is stored in one transaction: results travel compressed, 10 of them in the room of one."""
 QUEUE_MESSAGES: Final = 5000
 QUEUE_BYTES: Final = 32 * 1024 * 1024
-LEAVES: Final = (topics.RESULT, topics.STATUS, topics.RESPONDER)
+LEAVES: Final = (topics.RESULT, topics.STATUS, topics.REPLY, topics.RESPONDER)
 """What the collector hears of a probe and of a responder."""
 GATHER_S: Final = 0.002
 """How long a message waits for company before it is stored."""
@@ -148,7 +149,7 @@ class Subscriber:
         self._stopping = threading.Event()
         self._unsaid: dict[tuple[str, str], Ack] = {}
         self._said_at_s = 0.0
-        self._mid = 0
+        self._mids = itertools.count()
         self._quarantined = 0
         self._quarantine_said_at_s = self._held_back_said_at_s = -_QUARANTINE_SAY_S
         self._connection = Connection(
@@ -175,10 +176,24 @@ class Subscriber:
         self._connection.stop()
         self._journal.close()
 
+    def command(self, probe_id: str, payload: bytes) -> bool:
+        """Send a command to a probe; tell whether the broker is there to take it."""
+        connection = self._connection.current
+        if connection is None:
+            return False
+        self._connection.send(
+            mqtt.publish(topics.topic(probe_id, topics.COMMAND), payload, self._next_mid()), connection
+        )
+        return True
+
     @property
     def alive(self) -> bool:
         """Whether both threads run."""
         return self._thread.is_alive() and self._connection.alive
+
+    def _next_mid(self) -> int:
+        """Give a message of ours its number; from any thread."""
+        return 1 + next(self._mids) % _LAST_MID
 
     # --- the journal thread ---
 
@@ -198,7 +213,13 @@ class Subscriber:
             for arrival in chunk.arrivals:
                 intake.take(arrival)
         conflicts = self._store(
-            Batch(received_us=received_us, results=intake.results, parked=intake.parked, statuses=intake.statuses)
+            Batch(
+                received_us=received_us,
+                results=intake.results,
+                parked=intake.parked,
+                statuses=intake.statuses,
+                gone=intake.gone,
+            )
         )
         if conflicts is None:
             return
@@ -231,8 +252,7 @@ class Subscriber:
             return
         packets = []
         for (probe_id, _), ack in self._unsaid.items():
-            self._mid = self._mid % _LAST_MID + 1
-            packets.append(mqtt.publish(topics.topic(probe_id, topics.ACK), codec.encode(ack), self._mid))
+            packets.append(mqtt.publish(topics.topic(probe_id, topics.ACK), codec.encode(ack), self._next_mid()))
         self._unsaid.clear()
         self._said_at_s = time.monotonic()
         self._connection.send(b"".join(packets), connection)

@@ -21,6 +21,8 @@ examples:
   sudo probe-lab bench throughput        are the agent's figures right, and iperf3's own?
   probe-lab bench method                 which way to test makes a month's mean certain for the fewest bytes?
   probe-lab torture --rounds 50          kill, cut power, damage, repeat: is every result there once?
+  sudo probe-lab bench wire              what results cost on the wire: bytes each, and a day
+  probe-lab bench sdcard                 what a probe's day writes to its card
   probe-lab simulate plan                what 300 links measure and spend in a month of their data plans
   probe-lab modem --help                 one simulated modem on a pseudo-terminal
 """
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     from lab.throughput import bench as throughput  # noqa: PLC0415  # the same
     from lab.throughput import soak as tests  # noqa: PLC0415  # the same
     from lab.torture import command as torture  # noqa: PLC0415  # the same
+    from lab.wire import bench as wire  # noqa: PLC0415  # the same
+    from lab.wire import sdcard  # noqa: PLC0415  # the same
 
     parser = argparse.ArgumentParser(
         prog="probe-lab",
@@ -79,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     lease.add_parser(parts)
     stuck.add_parser(parts)
     method.add_parser(parts)
+    wire.add_parser(parts)
+    sdcard.add_parser(parts)
     throughput.add_parser(parts)
     capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
     capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))

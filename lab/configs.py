@@ -78,8 +78,8 @@ def agent(site: SitePlan, pace: Pace, place: Place, folder: Path, modems: Mappin
         },
         "data_dir": str(folder / "data"),
         "broker": _broker(place, folder),
-        "spool": {"max_mb": 50},
         "clock": {"require": "nothing"},  # the host keeps the time here, and no kernel says so
+        "spool": {"max_mb": 50, "telemetry_every_s": 1},  # who watches a lab does not wait five minutes
         "links": [
             {"name": link.name, "modem": str(modems[link.name]), "interface": link.interface} for link in site.links
         ],
@@ -102,7 +102,7 @@ def agent(site: SitePlan, pace: Pace, place: Place, folder: Path, modems: Mappin
                 "every_s": pace.latency_s,
                 "options": {"duration_s": 3, "icmp_count": 10},
             },
-            {"name": "radio", "measurement": "radio", "every_s": pace.radio_s},
+            {"name": "radio", "measurement": "radio", "every_s": pace.radio_s, "thin": None},
         ],
     }
 
@@ -149,4 +149,5 @@ def _broker(place: Place, folder: Path) -> Document:
         "port": place.broker_port,
         "credentials_file": str(folder / "credentials"),
         "tls": {"ca_file": str(place.ca_file)},
+        "keepalive_s": 30,
     }

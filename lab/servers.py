@@ -243,7 +243,9 @@ def broker_acl(users: Iterable[str]) -> str:
             f"topic read {topics.every_probe(topics.RESULT)}",
             f"topic read {topics.every_probe(topics.STATUS)}",
             f"topic read {topics.every_probe(topics.RESPONDER)}",
+            f"topic read {topics.every_probe(topics.REPLY)}",
             f"topic write {topics.every_probe(topics.ACK)}",
+            f"topic write {topics.every_probe(topics.COMMAND)}",
         ],
         "responder": [
             f"topic read {topics.every_probe(topics.LEASE_REQUEST)}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder by itself: service_servers
+sys.path.insert(0, str(Path(__file__).parent / "servers"))  # importlib mode adds no folder by itself
 
 
 settings.register_profile("any-machine", deadline=None)  # how long an example takes is the machine's business

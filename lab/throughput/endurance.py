@@ -22,9 +22,8 @@ from agent.clock import SystemClock
 from agent.lease import Habits
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.runner import Runner
-from agent.settings import IperfServer, Link, Settings, Site, ThroughputJob
+from agent.settings import IperfServer, Link, ProbeBroker, Settings, Site, ThroughputJob
 from agent.spool import Spool
-from base.broker import BrokerSettings
 from lab.throughput.shaped import DEVICE
 from wire.codec import decode_result
 from wire.messages import Throughput
@@ -75,7 +74,7 @@ def main() -> None:
     settings = Settings(
         probe_id="soak",
         site=Site(id="soak"),
-        broker=BrokerSettings(host="nobody"),
+        broker=ProbeBroker(host="nobody"),
         links=(Link(name="link", interface=DEVICE, modem=None),),
         jobs=(ThroughputJob(name="test", every_s=60, options=options),),
         data_dir=Path(folder),

@@ -22,7 +22,21 @@ from base.broker import BrokerSettings
 from lab.servers import Mosquitto
 from wire import topics
 from wire.codec import decode, decode_result, encode, unpack
-from wire.messages import Ack, Busy, Failed, LeaseReply, LeaseRequest, Reason, Refusal, Result, Status
+from wire.messages import (
+    Ack,
+    Busy,
+    Failed,
+    Gone,
+    LeaseReply,
+    LeaseRequest,
+    Reason,
+    Refusal,
+    Resend,
+    Result,
+    Status,
+    Throughput,
+    Transfer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +120,17 @@ def collector(broker: Mosquitto) -> Iterator[Peer]:
     peer = Peer(broker, "collector", topics.RESULT)
     yield peer
     peer.close()
+
+
+def result() -> Result:
+    """Make a throughput result: of a kind that is archived."""
+    return Result(
+        probe_id="p1",
+        site="s1",
+        started_at=datetime.now(UTC),
+        agent_version="0",
+        outcome=Throughput(download=Transfer(steady_mbps=41.5, payload_bytes=26_000_000, elapsed_s=5.0)),
+    )
 
 
 def fill(spool: Spool, count: int) -> None:
@@ -226,6 +251,81 @@ def test_a_refused_password_is_said_once_and_the_agent_lives_on(
     assert len(lines) == 1
     assert "check user and password in" in lines[0]
     assert "wrong" not in lines[0]
+
+
+def test_held_telemetry_goes_out_with_its_cadence_in_one_message(
+    broker: Mosquitto, tmp_path: Path, collector: Peer
+) -> None:
+    spool = Spool(tmp_path / "held.db", max_bytes=10**9, defer_s=1)
+    publisher = make_publisher(broker, tmp_path, spool)
+    publisher.start()
+    assert publisher.wait_until_connected(PATIENCE_S)
+    for _ in range(5):
+        spool.defer(result())
+        publisher.wake()
+    raws = unpack(collector.heard.get(timeout=PATIENCE_S).payload)
+    assert [decode_result(raw).seq for raw in raws] == [1, 2, 3, 4, 5]
+    publisher.stop(flush_s=0)
+    spool.close()
+
+
+def test_telemetry_comes_to_disk_while_the_broker_is_away(broker: Mosquitto, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "held.db", max_bytes=10**9, defer_s=0.2)
+    broker.kill()
+    publisher = make_publisher(broker, tmp_path, spool)
+    publisher.start()
+    spool.defer(result())
+    publisher.wake()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not spool.oldest(1):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    publisher.stop(flush_s=0)
+    spool.close()
+
+
+def test_a_status_is_sent_when_it_says_something_new_and_else_seldom(
+    monkeypatch: pytest.MonkeyPatch, broker: Mosquitto, tmp_path: Path, spool: Spool
+) -> None:
+    monkeypatch.setattr(publisher_module, "STATUS_NOT_WITHIN_S", 0.0)
+    said = {"backlog": 0, "spool_error": None}
+    publisher = Publisher(settings(broker, tmp_path), "p1", spool, lambda: Status(probe_id="p1", online=True, **said))
+    peer = Peer(broker, "collector", topics.STATUS)
+    publisher.start()
+    peer.heard.get(timeout=PATIENCE_S)
+    said["backlog"] = 5
+    publisher.wake()
+    with pytest.raises(queue.Empty):
+        peer.heard.get(timeout=0.5)
+    said["spool_error"] = "full"
+    publisher.wake()
+    assert decode(peer.heard.get(timeout=PATIENCE_S).payload, Status).spool_error == "full"
+    publisher.stop(flush_s=0)
+    peer.close()
+
+
+def test_the_collector_asks_for_results_and_hears_what_is_gone(
+    publisher: Publisher, spool: Spool, collector: Peer, broker: Mosquitto
+) -> None:
+    replies = Peer(broker, "collector", topics.REPLY)
+    fill(spool, 1)
+    spool.append(result())
+    fill(spool, 1)
+    publisher.wake()
+    before = collector.results(3)
+    collector.ack(Ack(spool_id=spool.spool_id, stored=((1, 3),)))
+    assert publisher.wait_until_empty(PATIENCE_S)
+    command = encode(Resend(spool_id=spool.spool_id, ranges=((1, 9),)))
+    for payload in (b"garbage", b'{"command":"reboot"}', encode(Resend(spool_id="x", ranges=((1, 1),)))[:-9], command):
+        collector.client.publish(topics.topic("p1", topics.COMMAND), payload, qos=1)
+    assert decode(replies.heard.get(timeout=PATIENCE_S).payload, Gone).ranges == ((1, 1), (3, 3))
+    assert collector.results(1) == [before[1]], "the same result under the same number"
+    collector.ack(Ack(spool_id=spool.spool_id, stored=((2, 2),)))
+    assert publisher.wait_until_empty(PATIENCE_S)
+    collector.client.publish(topics.topic("p1", topics.COMMAND), command, qos=1)
+    with pytest.raises(queue.Empty):  # at most one command a minute
+        replies.heard.get(timeout=0.5)
+    replies.close()
 
 
 def ask(publisher: Publisher, *, timeout_s: float) -> LeaseReply | None:

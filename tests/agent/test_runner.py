@@ -279,7 +279,7 @@ def test_no_test_is_made_while_its_result_cannot_be_kept(tmp_path: Path, spool: 
     settings = make_settings(tmp_path)
     spool._db.execute("PRAGMA query_only=1")
     with pytest.raises(StorageError, match="make it writable"):
-        run(spool, settings, "radio")
+        run(spool, settings, "light")
     spool._db.execute("PRAGMA query_only=0")
     assert spool.counts()[:2] == (0, 0)
 
@@ -297,9 +297,9 @@ def test_a_result_waits_in_memory_while_the_disk_is_full_and_is_kept_when_it_is_
     runner = Runner(settings, spool, FakeClock(), FillsTheDisk(), FakeLender())
     runner.run(settings.job("radio"), settings.links[0], slot=1, due=None)
     assert runner.storage_error
-    assert spool.counts()[:2] == (1, 0)
+    assert spool.counts()[:2] == (0, 0)
     spool._db.execute("PRAGMA query_only=0")
-    runner._modems = FakeModems()
+    runner._modems = FakeModems([RadioReading(rsrp_dbm=-80)])
     runner.run(settings.job("radio"), settings.links[0], slot=2, due=None)
     assert not runner.storage_error
     assert spool.counts()[:2] == (2, 2)
@@ -364,3 +364,41 @@ def test_a_lease_that_ran_out_and_a_server_that_is_busy_are_told(
     assert result.used is not None
     assert result.used.server is not None
     assert result.used.server.load_percent == 88.0
+
+
+def test_looks_that_show_nothing_new_are_folded_and_every_look_is_counted(tmp_path: Path, spool: Spool) -> None:
+    settings, clock = make_settings(tmp_path), FakeClock()
+    gone = MeasurementFailed(Reason.NO_MODEM, "unplugged")
+    modems = FakeModems([LTE, LTE, LTE, gone, LTE, LTE])
+    runner = Runner(settings, spool, clock, modems, FakeLender())
+    for slot in range(1, 7):
+        runner.run(settings.job("radio"), settings.links[0], slot=slot, due=None)
+        assert runner.ran["radio", "viettel"] == slot
+    runner.close()
+    outcomes = [decode_result(row.payload).outcome for row in spool.oldest(10)]
+    assert [outcome.samples if isinstance(outcome, Radio) else 0 for outcome in outcomes] == [1, 0, 3, 1]
+    assert spool.counts()[:2] == (4, 4), "what is folded is not made"
+    assert spool.accounts()["radio", "viettel"].slot == 6
+
+
+def test_a_look_by_hand_is_never_folded(tmp_path: Path, spool: Spool) -> None:
+    settings = make_settings(tmp_path)
+    runner = Runner(settings, spool, FakeClock(), FakeModems(), FakeLender())
+    for _ in range(3):
+        runner.run(settings.job("radio"), settings.links[0], slot=-1, due=None, by_hand=True)
+    assert spool.counts().spooled == 3
+    assert spool.accounts() == {}, "the schedule is not disturbed"
+
+
+def test_telemetry_is_held_and_a_throughput_result_takes_it_along(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=10**9, defer_s=300)
+    settings = make_settings(tmp_path)
+    runner = Runner(settings, spool, FakeClock(), FakeModems(), FakeLender())
+    runner.run(settings.job("radio"), settings.links[0], slot=1, due=None)
+    assert spool.oldest(10) == []
+    assert spool.last_slots()["radio", "viettel"] == 1, "its slot is not run again"
+    runner.run(settings.job("light"), settings.links[0], slot=1, due=None)
+    kinds = [type(decode_result(row.payload).outcome) for row in spool.oldest(10)]
+    assert kinds == [Radio, Failed]
+    assert spool.counts()[:2] == (2, 2)
+    spool.close()

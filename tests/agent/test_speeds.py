@@ -58,7 +58,7 @@ def test_an_agent_that_was_started_again_asks_for_what_its_link_will_take(tmp_pa
         site=Site(id="s1"),
         broker=BrokerSettings(host="nowhere"),
         links=(Link(name="viettel", interface="lo", modem=None),),
-        jobs=(RadioJob(name="radio", every_s=60),),
+        jobs=(RadioJob(name="radio", every_s=60, thin=None),),
         data_dir=tmp_path,
     )
 

@@ -98,7 +98,7 @@ class World:
             site=Site(id="s1"),
             broker=BrokerSettings(host="b"),
             links=(Link(name="viettel", interface="none0"),),
-            jobs=(RadioJob(name="radio", every_s=60),),
+            jobs=(RadioJob(name="radio", every_s=60, thin=None),),
             clock=clock or ClockSettings(),
             data_dir=folder,
         )
@@ -130,7 +130,8 @@ class World:
         return Look(LTE)
 
     def measure(self, slot: int = 0) -> None:
-        self.truths[self.spool.counts().made + 1] = self.hands.truth
+        waiting = len(self.runner._unspooled)
+        self.truths[self.spool.counts().made + waiting + 1] = self.hands.truth
         self.runner.run(self.settings.jobs[0], self.settings.links[0], slot=slot, due=self.hands.now())
 
     def send(self) -> list[Result]:

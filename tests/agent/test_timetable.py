@@ -22,7 +22,7 @@ from agent.spool import Run, Spool
 from agent.timetable import Timetable
 from base.broker import BrokerSettings
 from wire.codec import decode_result
-from wire.messages import Clock, Failed, Outcome, PlanState, Reason, Result, Throughput, Transfer
+from wire.messages import Clock, Failed, Missed, Outcome, PlanState, Reason, Result, Throughput, Transfer, Unmade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -347,3 +347,126 @@ def test_no_test_passes_the_quota_whatever_counters_clocks_and_power_do(
                 world.clock.advance(size * 3600)
         world.spool.close()
         assert passed == []
+
+
+def missed(world: World, job: str = "light") -> list[Missed]:
+    found = [r.outcome for r in world.results() if isinstance(r.outcome, Missed) and r.job and r.job.name == job]
+    return [outcome for outcome in found if isinstance(outcome, Missed)]
+
+
+def test_runs_that_an_agent_without_power_did_not_make_are_told_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(), every_s=1800)
+    made.append(world)
+    world.live(4)
+    assert missed(world) == []
+    off_from = world.clock.wall
+    world.clock.advance(3 * 86_400)
+    world.start()
+    world.live(1)
+    (told,) = missed(world)
+    assert told.reason is Unmade.AGENT_OFF
+    assert 142 <= told.count <= 145
+    assert abs((told.first - off_from).total_seconds()) <= 1800
+    world.start()
+    world.live(1)
+    assert len(missed(world)) == 1, "told once"
+
+
+@pytest.mark.parametrize("days", [1, 3])
+def test_planned_runs_of_days_without_power_are_told_by_day_and_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World], days: int
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan())
+    made.append(world)
+    world.live(24)
+    assert missed(world) == []
+    world.clock.advance(days * 86_400)
+    world.start()
+    world.live(26)
+    assert sum(one.count for one in missed(world)) in range(8 * days, 8 * days + 2)
+    assert {one.reason for one in missed(world)} == {Unmade.AGENT_OFF}
+
+
+def test_a_turn_that_another_run_took_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(), every_s=300)
+    made.append(world)
+    world.live(1)
+    world.clock.advance(1000)  # something else took the thread's time
+    world.live(1)
+    (told,) = missed(world)
+    assert told.reason is Unmade.TURN_MISSED
+    assert told.count in {2, 3}
+
+
+def test_turns_passed_for_want_of_quota_are_told_hourly_and_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=200), every_s=300)
+    made.append(world)
+    world.live(24)
+    assert {one.reason for one in missed(world)} == {Unmade.PLAN_SPENT}
+    assert len(missed(world)) <= 25
+    runs = len(world.tests()) + len(world.failures(Reason.QUOTA_REACHED))
+    assert runs + sum(one.count for one in missed(world)) in range(288 - 13, 289), "the last hour is yet to be told"
+
+
+def test_when_the_clock_is_set_the_time_before_the_true_start_and_after_it_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(), every_s=1800)
+    made.append(world)
+    world.live(4)
+    world.clock.wall += timedelta(days=2)
+    world.live(1)
+    off, wrong = missed(world)
+    assert (off.reason, wrong.reason) == (Unmade.AGENT_OFF, Unmade.CLOCK_SET)
+    assert wrong.count in {7, 8, 9}, "so long it ran with a wrong clock"
+    world.clock.wall -= timedelta(days=2)
+    world.live(1)
+    world.clock.wall += timedelta(days=4000)
+    world.live(1)
+    assert sum(one.count for one in missed(world)) < 115, "of 4000 days only those hours that it ran"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["live", "off", "busy", "restart"]), st.floats(0.01, 20)), min_size=1, max_size=12
+    ),
+    every_s=st.sampled_from([600, 1800, 7200]),
+    quota_mb=st.sampled_from([None, 300]),
+)
+def test_every_turn_is_run_or_missed_and_none_is_both(
+    monkeypatch: pytest.MonkeyPatch, events: list[tuple[str, float]], every_s: int, quota_mb: int | None
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        world = World(Path(folder), monkeypatch, Plan(quota_day_mb=quota_mb), every_s=every_s)
+        world.timetable.next_run()
+        begin = world.timetable.roll_call._called["light", "viettel"]
+        for kind, hours in events:
+            if kind == "live":
+                world.live(hours)
+            elif kind == "busy":
+                world.clock.advance(hours * 600)
+            else:
+                world.clock.advance(hours * 3600 if kind == "off" else 0)
+                world.start()
+        world.live(1.1)
+        world.timetable._passed.clear()
+        world.timetable.next_run()
+        called = world.timetable.roll_call._called["light", "viettel"]
+        turns: list[int] = []
+        for result in world.results():
+            if result.job is None or result.job.name != "light":
+                continue
+            if isinstance(result.outcome, Missed):
+                first = int(result.outcome.first.timestamp() // every_s)
+                turns += range(first, first + result.outcome.count)
+            elif result.job.due is not None:
+                turns.append(int(result.job.due.timestamp() // every_s))
+        world.spool.close()
+        assert sorted(turn for turn in turns if turn <= called) == list(range(begin + 1, called + 1))

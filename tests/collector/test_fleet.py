@@ -26,7 +26,11 @@ def written(folder: Path, text: str) -> Path:
 def rights(text: str, user: str) -> set[str]:
     """Read the lines of one user: `read TOPIC`, `write TOPIC`."""
     block = next(block for block in text.split("\n\n") if block.startswith(f"user {user}\n"))
-    return {line.removeprefix("topic ").strip() for line in block.splitlines()[1:]}
+    lines = [line.removeprefix("topic ").strip() for line in block.splitlines()[1:]]
+    both = {f"{way} {line.removeprefix('readwrite ')}" for line in lines for way in ("read", "write")}
+    return {line for line in lines if not line.startswith("readwrite ")} | {
+        line for line in both if f"readwrite {line.partition(' ')[2]}" in lines
+    }
 
 
 def test_the_shipped_example_loads() -> None:

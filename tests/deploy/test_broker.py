@@ -24,7 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from lab.pki import make_server_certificate
 from lab.servers import Server
 from wire import codec, topics
-from wire.messages import Ack, Granted, LeaseRequest, Status
+from wire.messages import Ack, Granted, LeaseRequest, Resend, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,6 +216,17 @@ def test_the_responders_of_a_group_hear_each_other_and_themselves(fleet: Fleet) 
         responder.wait_for(name)
 
 
+def test_a_command_reaches_the_probe_and_its_reply_the_collector(fleet: Fleet) -> None:
+    command = codec.encode(Resend(spool_id="s", ranges=((1, 1),)))
+    with fleet.connect("collector") as collector, fleet.connect(MINE) as probe:
+        collector.subscribe(topics.every_probe(topics.REPLY))
+        probe.subscribe(topic(topics.COMMAND))
+        assert not collector.publish(topic(topics.COMMAND), command).is_failure
+        assert probe.wait_for(topic(topics.COMMAND)).payload == command
+        assert not probe.publish(topic(topics.REPLY), b"{}").is_failure
+        collector.wait_for(topic(topics.REPLY))
+
+
 @pytest.mark.parametrize(
     ("user", "forbidden"),
     [
@@ -224,6 +235,11 @@ def test_the_responders_of_a_group_hear_each_other_and_themselves(fleet: Fleet) 
         pytest.param(MINE, topic(topics.LEASE_REQUEST, OTHERS), id="a probe borrows for another"),
         pytest.param(MINE, topic(topics.ACK), id="a probe forges its own ack"),
         pytest.param(MINE, topic(topics.ACK, OTHERS), id="a probe forges another's ack"),
+        pytest.param(MINE, topic(topics.COMMAND), id="a probe commands itself"),
+        pytest.param(MINE, topic(topics.COMMAND, OTHERS), id="a probe commands another"),
+        pytest.param(MINE, topic(topics.REPLY, OTHERS), id="a probe replies for another"),
+        pytest.param("responder", topic(topics.COMMAND), id="the responder commands a probe"),
+        pytest.param("collector", topic(topics.REPLY), id="the collector replies for a probe"),
         pytest.param(MINE, topic(topics.LEASE_GRANT), id="a probe grants itself a lease"),
         pytest.param(MINE, "probefleet/v1/result", id="a probe writes beside the branches"),
         pytest.param(MINE, "elsewhere", id="a probe writes anywhere"),
@@ -254,6 +270,8 @@ def test_a_probe_hears_nothing_of_another_whatever_it_subscribes_to(fleet: Fleet
         other.publish(topic(topics.LEASE_REQUEST, OTHERS), b"{}")
         responder.publish(topic(topics.LEASE_GRANT, OTHERS), b"{}")
         collector.publish(topic(topics.ACK, OTHERS), b"{}")
+        collector.publish(topic(topics.COMMAND, OTHERS), b"{}")
+        other.publish(topic(topics.REPLY, OTHERS), b"{}")
         collector.publish(topic(topics.ACK), b"the last one")
         spy.wait_for(topic(topics.ACK))
         assert {message.topic for message in spy.received} == {topic(topics.ACK)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from wire.messages import MAX_RESEND_RANGES, Ack, Failed, Radio, Reason, Refusal
 from wire.radio import RadioReading, Technology
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
+XZ_HEAD = b"\xfd7zXZ\x00"
 BATCHED = {f"v0.1.0-{kind}" for kind in ("dropped", "failed", "latency", "plan", "radio", "recovery", "throughput")}
 
 
@@ -46,7 +48,7 @@ def test_one_bad_result_does_not_spoil_its_mates() -> None:
     assert decode_result(raws[2]).seq == 3
 
 
-@given(payload=st.binary(max_size=2000))
+@given(payload=st.binary(max_size=2000) | st.binary(max_size=200).map(XZ_HEAD.__add__))
 def test_arbitrary_bytes_are_refused_and_nothing_else_happens(payload: bytes) -> None:
     try:
         for raw in unpack(payload):
@@ -60,6 +62,22 @@ def test_a_compression_bomb_stays_folded() -> None:
     assert len(bomb) < MAX_PAYLOAD_BYTES
     with pytest.raises(Undecodable, match="unpacks to more than"):
         unpack(bomb)
+
+
+def test_a_bomb_of_the_other_kind_stays_folded_too() -> None:
+    bomb = lzma.compress(b"[" + b" " * (20 * MAX_UNPACKED_BYTES) + b"]", check=lzma.CHECK_CRC32)
+    with pytest.raises(Undecodable, match=r"unpacks to more than|damaged"):  # or asks for too much memory
+        unpack(bomb)
+    small_window = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 65536}]
+    with pytest.raises(Undecodable, match="unpacks to more than"):
+        unpack(lzma.compress(b"[" + b" " * (2 * MAX_UNPACKED_BYTES) + b"]", filters=small_window))
+    whole = pack([encode(result(seq)) for seq in range(1000)])
+    assert whole[0] == XZ_HEAD[0]
+    assert len(unpack(whole)) == 1000
+    with pytest.raises(Undecodable, match="cut short"):
+        unpack(whole[:-10])
+    with pytest.raises(Undecodable, match="damaged"):
+        unpack(whole[:60] + bytes(8) + whole[68:])
 
 
 def test_a_message_of_a_megabyte_is_refused_by_its_size() -> None:
@@ -94,7 +112,7 @@ def test_payloads_of_released_versions_stay_readable(path: Path) -> None:
     assert encode(decode_result(payload)) == payload
 
 
-@pytest.mark.parametrize("name", ["batch-zlib", "batch-dictionary-1"])
+@pytest.mark.parametrize("name", ["batch-zlib", "batch-dictionary-1", "batch-xz"])
 def test_compressed_batches_of_released_versions_stay_readable(name: str) -> None:
     golden = [path.read_bytes().strip() for path in GOLDEN if path.stem in BATCHED]
     assert unpack((GOLDEN[0].parent / f"v0.1.0-{name}.bin").read_bytes()) == golden

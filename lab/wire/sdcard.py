@@ -1,0 +1,276 @@
+"""`probe-lab bench sdcard`: what a probe's day writes to its card, by the kernel's own count.
+
+A day of agent.yaml's schedule goes through the agent's own spool on a real file system, acknowledgements included, and
+beside it through the ways that come to mind first. Before and after, /proc/self/io says how many bytes this process has
+caused to be written to storage (proc(5), `write_bytes`). A day takes seconds here, so what would have been written back
+by Linux within half a minute is written back by hand after each event: a page that two events change is written twice.
+What a file system adds for itself (its journal, the inode's times) is not in the count, on any side.
+"""
+
+# ruff: noqa: T201 # what a bench prints is its result
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from agent import settings
+from agent.deferred import Run
+from agent.spool import Spool
+from base.configfile import ConfigError
+from base.table import render
+from lab.wire import day
+from wire.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.wire.day import Event
+    from wire.messages import Result
+
+GOAL_RATIO: Final = 0.2
+_LARGE: Final = 10**9
+_EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
+
+_EPILOG = """examples:
+  probe-lab bench sdcard                       a day of config/agent.yaml; half a minute
+  probe-lab bench sdcard --folder /mnt/card    on the card itself
+  probe-lab bench sdcard --json --check        exit status 1 unless ours writes at most a fifth of SQLite as it comes
+"""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to keep results until they are acknowledged, and what a day of it writes."""
+
+    way: str
+    written_bytes: int
+    flushes: int
+    loses: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The object printed with --json. `flushes`: how often a way waited for the card to have everything."""
+
+    results: int
+    payload_bytes: int
+    rows: list[Row]
+    ratio: float
+    goal_ratio: float = GOAL_RATIO
+    goal_met: bool = False
+
+
+class Way(Protocol):
+    """A way to keep results. `files`: what it writes, whatever of it exists now."""
+
+    flushes: int
+
+    def take(self, event: Event, result: Result) -> None:
+        """Keep a result, then let go of it as if its acknowledgement had come."""
+        ...
+
+    def close(self) -> None:
+        """End the day."""
+        ...
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `sdcard` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
+    parser = subparsers.add_parser(
+        "sdcard",
+        help="bytes that a probe's day writes to its card",
+        description="Put a day of results through the spool, and count what is written to storage.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if the goal is missed")
+    parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("/var/tmp"),  # noqa: S108  # a temporary folder is made in it
+        metavar="DIR",
+        help="where to write (%(default)s)",
+    )
+    parser.add_argument("--hours", type=float, default=24.0, metavar="N", help="how much of the day (default all)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write, count, print, judge."""
+    try:
+        report = measure(settings.load(arguments.config), arguments.folder, arguments.hours)
+    except ConfigError as error:
+        return _complain(str(error), status=2)
+    except OSError as error:
+        return _complain(str(error))
+    if not all(row.written_bytes for row in report.rows):
+        return _complain(f"{arguments.folder}: the kernel counts nothing here; name a folder on a disk with --folder")
+    print(msgspec.json.encode(report).decode() if arguments.json else show(report))
+    if arguments.check and not report.goal_met:
+        return _complain("the goal is missed")
+    return 0
+
+
+def show(report: Report) -> str:
+    """Write the table for people."""
+    rows = [[row.way, round(row.written_bytes / 1e6, 1), row.flushes, row.loses] for row in report.rows]
+    head = ["a day's results", "MB written", "flushes", "a power cut costs"]
+    return f"""{render(head, rows)}
+
+{report.results} results of {report.payload_bytes / 1e6:.2f} MB; ours writes {report.ratio:.2f} of SQLite as it comes
+goal: at most {report.goal_ratio}: {"met" if report.goal_met else "MISSED"}"""
+
+
+def measure(config: settings.Settings, folder: Path, hours: float) -> Report:
+    """Go through the day once for each way; raise OSError."""
+    events = day.events(config, hours)
+    cadence_s = config.spool.telemetry_every_s
+    memory_dir = Path("/dev/shm")  # noqa: S108  # the tmpfs that every Linux has
+    with tempfile.TemporaryDirectory(dir=folder) as name, tempfile.TemporaryDirectory(dir=memory_dir) as held:
+        home = Path(name)
+        ways: list[tuple[str, str, Callable[[], Way]]] = [
+            ("ours", f"telemetry of {cadence_s} s", lambda: Ours(home / "ours.db", cadence_s, Path(held))),
+            ("ours, each result at once", "nothing", lambda: Ours(home / "at-once.db", 0, None)),
+            ("SQLite as it comes", "nothing", lambda: Plain(home / "plain.db")),
+            ("a line of JSON, fsync", "nothing", lambda: Lines(home / "lines.json")),
+        ]
+        rows = [
+            Row(way=way, written_bytes=written, flushes=flushes, loses=loses)
+            for way, loses, make in ways
+            for written, flushes in [_written(make, home, events, way)]
+        ]
+    results = [event.result for event in events if event.result is not None]
+    ratio = rows[0].written_bytes / max(1, rows[2].written_bytes)
+    return Report(
+        results=len(results),
+        payload_bytes=sum(len(encode(result)) for result in results),
+        rows=rows,
+        ratio=ratio,
+        goal_met=ratio <= GOAL_RATIO,
+    )
+
+
+class Ours:
+    """The agent's spool, driven as runner, publisher and collector drive it."""
+
+    def __init__(self, path: Path, cadence_s: int, memory_dir: Path | None) -> None:
+        self._spool = Spool(path, max_bytes=_LARGE, defer_s=1e9 if cadence_s else 0.0, memory_dir=memory_dir)
+        self._cadence_s = cadence_s
+        self._held_since_s: float | None = None
+        self.flushes = 0
+
+    def take(self, event: Event, result: Result) -> None:
+        """Hold telemetry until its cadence, commit a throughput result at once; the ack follows each commit."""
+        if self._held_since_s is not None and event.at_s >= self._held_since_s + self._cadence_s:
+            self._spool.flush()
+            self._committed()
+        job = result.job.name if result.job is not None else ""
+        run = Run(job, result.link or "", int(event.at_s), noted=event.kind in {"throughput", "latency"})
+        if run.noted:
+            self._spool.begin(run, result.started_at, fsync=event.kind == "throughput")
+            self.flushes += event.kind == "throughput"
+        ends = run if job else None
+        if event.kind == "throughput":
+            self._spool.append(result, ends=ends)
+            self._committed()
+        else:
+            self._spool.defer(result, ends=ends)
+            if not self._cadence_s:
+                self._committed()
+            elif self._held_since_s is None:
+                self._held_since_s = event.at_s
+
+    def close(self) -> None:
+        """Commit the rest."""
+        self._spool.close()
+
+    def _committed(self) -> None:
+        self._held_since_s = None
+        self.flushes += 1
+        self._spool.acknowledge(self._spool.spool_id, [(1, 2**62)])
+
+
+class Plain:
+    """A table in an SQLite file with the defaults: a row in for each result, and out for each acknowledgement."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("CREATE TABLE results (seq INTEGER PRIMARY KEY, payload BLOB)")
+        self.flushes = 0
+
+    def take(self, event: Event, result: Result) -> None:  # noqa: ARG002  # every way is told the same
+        """Put it in and take it out, a transaction each."""
+        row = self._db.execute("INSERT INTO results (payload) VALUES (?)", (encode(result),)).lastrowid
+        self._db.execute("DELETE FROM results WHERE seq = ?", (row,))
+        self.flushes += 2
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+class Lines:
+    """A file that grows by a line for each result, and is emptied when all is acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self.flushes = 0
+
+    def take(self, event: Event, result: Result) -> None:  # noqa: ARG002  # as above
+        """Write it, wait for the disk, empty the file."""
+        self._file.write(encode(result) + b"\n")
+        os.fsync(self._file.fileno())
+        self._file.truncate(0)
+        self._file.seek(0)
+        self.flushes += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _written(make: Callable[[], Way], home: Path, events: list[Event], name: str) -> tuple[int, int]:
+    """Play the day; return the bytes written and how often the way waited for the disk."""
+    begun_s = time.monotonic()
+    before = _write_bytes()
+    way = make()
+    for event in events:
+        if event.result is not None:
+            way.take(event, event.result)
+            _write_back(home)
+    way.close()
+    _write_back(home)
+    print(f"{name}: {time.monotonic() - begun_s:.1f} s", file=sys.stderr)
+    return _write_bytes() - before, way.flushes
+
+
+def _write_back(home: Path) -> None:
+    """Do what the kernel does with every page that stays dirty for 30 s (vm.dirty_expire_centisecs)."""
+    for path in home.iterdir():
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+
+
+def _write_bytes() -> int:
+    for line in Path("/proc/self/io").read_text().splitlines():
+        name, _, count = line.partition(":")
+        if name == "write_bytes":
+            return int(count)
+    return 0
+
+
+def _complain(text: str, status: int = 1) -> int:
+    print(f"probe-lab bench sdcard: {text}", file=sys.stderr)
+    return status
