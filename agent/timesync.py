@@ -118,7 +118,7 @@ class Sources:
             synchronised=fresh or (kernel is not None and kernel.synchronised) if source is not None else None,
             estimated_error_ms=error_ms,
             source=source,
-            age_s=round(age_s, 1) if age_s is not None else None,
+            age_s=round(age_s) if age_s is not None else None,
         )
 
     def _stamp_s(self) -> float | None:

@@ -68,7 +68,7 @@ class Clock(_Message, frozen=True, kw_only=True):
     synchronised: bool | None = None
     estimated_error_ms: float | None = None
     source: str | None = None
-    age_s: float | None = None
+    age_s: int | None = None
     correction_s: float | None = None
 
 

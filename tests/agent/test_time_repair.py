@@ -59,7 +59,7 @@ class Hands:
     wrong_s: float = 0.0
     up_s: float = 40.0
     boots: int = 1
-    said: Clock = field(default_factory=lambda: Clock(synchronised=True, source="timesyncd", age_s=60.0))
+    said: Clock = field(default_factory=lambda: Clock(synchronised=True, source="timesyncd", age_s=60))
 
     def now(self) -> datetime:
         return self.truth + timedelta(seconds=self.wrong_s)
@@ -84,7 +84,7 @@ class Hands:
 
     def synchronise(self) -> None:
         self.wrong_s = 0.0
-        self.said = Clock(synchronised=True, source="timesyncd", age_s=0.0)
+        self.said = Clock(synchronised=True, source="timesyncd", age_s=0)
 
 
 class World:
@@ -195,7 +195,7 @@ def test_results_of_a_clock_that_is_right_are_not_held(world: World) -> None:
     world.measure()
     (result,) = world.send()
     assert close(result.started_at, DAWN)
-    assert result.clock == Clock(synchronised=True, source="timesyncd", age_s=60.0)
+    assert result.clock == Clock(synchronised=True, source="timesyncd", age_s=60)
 
 
 def test_a_power_cut_before_the_sync_leaves_results_that_never_can_be_dated_and_they_say_so(world: World) -> None:

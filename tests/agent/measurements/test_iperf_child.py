@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.measurements.iperf_child import busy_s
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -249,3 +251,14 @@ def test_ten_transfers_on_one_server_in_a_row_all_bring_figures(serve: Callable[
         report = answer_of(job(port, duration_s=1, max_bytes=1_000_000, reverse=number % 2 == 0))
         assert "error" not in report, report["error"]
         assert report["byte_cap_reached"]
+
+
+def test_time_at_the_processor_is_counted_and_time_asleep_is_not() -> None:
+    before_s = busy_s()
+    time.sleep(0.3)
+    slept_s = busy_s() - before_s
+    until_s = time.thread_time() + 0.1
+    while time.thread_time() < until_s:
+        pass
+    assert busy_s() - before_s - slept_s >= 0.1
+    assert slept_s < 0.3
