@@ -148,8 +148,8 @@ class Timekeeper:
         self._spool = spool
         self._settings = settings
         self._boot = boot
-        self._without_time = boots_without_time() if without_time is None else without_time
         self._not_before_s = installed_s() if not_before_s is None else not_before_s
+        self._without_time = boots_without_time(self._not_before_s) if without_time is None else without_time
         if (last := spool.last_began()) is not None:
             self._not_before_s = max(self._not_before_s, datetime.fromisoformat(last).timestamp())
         self._told: Trust | None = None

@@ -138,12 +138,18 @@ def boot_now(boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")) -> Bo
     return Boot(boot_id, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def boots_without_time(root: Path = Path("/")) -> bool:
-    """Whether this is a board that boots without knowing the time: a device tree names it, and it has no RTC.
+def boots_without_time(not_before_s: float, root: Path = Path("/")) -> bool:
+    """Whether this is a board that boots without knowing the time: it has a device tree, and no RTC that kept running.
 
-    A machine without a device tree is a PC, which has had a clock on battery since 1984, or a guest of one.
+    A machine without a device tree is a PC, which has had a clock on battery since 1984, or a guest of one. A Pi 5 has
+    an RTC and mostly no battery for it: then it begins at 1970, which is before `not_before_s`.
     """
-    return (root / "proc/device-tree/model").exists() and not (root / "sys/class/rtc/rtc0").exists()
+    if not (root / "proc/device-tree/model").exists():
+        return False
+    try:
+        return float((root / "sys/class/rtc/rtc0/since_epoch").read_text(encoding="ascii")) < not_before_s
+    except (OSError, ValueError):
+        return True
 
 
 def installed_s(file: str = __file__) -> float:

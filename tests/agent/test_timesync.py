@@ -107,12 +107,16 @@ def test_timesyncd_that_has_heard_nothing_in_this_boot_is_not_synchronised(tmp_p
 
 
 def test_a_board_without_a_clock_is_told_from_a_pc(tmp_path: Path) -> None:
-    assert not boots_without_time(tmp_path), "a PC has no device tree, and its clock on the board"
+    assert not boots_without_time(NOW_S, tmp_path), "a PC has no device tree, and its clock on the board"
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_text("Raspberry Pi 4 Model B Rev 1.4\0")
-    assert boots_without_time(tmp_path)
-    (tmp_path / "sys/class/rtc/rtc0").mkdir(parents=True)
-    assert not boots_without_time(tmp_path), "a clock module has been added, or it is a Pi 5"
+    assert boots_without_time(NOW_S, tmp_path)
+    rtc = tmp_path / "sys/class/rtc/rtc0"
+    rtc.mkdir(parents=True)
+    (rtc / "since_epoch").write_text("37\n")
+    assert boots_without_time(NOW_S, tmp_path), "a Pi 5 has a clock, and none has given it a battery"
+    (rtc / "since_epoch").write_text(f"{NOW_S + 60:.0f}\n")
+    assert not boots_without_time(NOW_S, tmp_path), "a clock module that ran on"
 
 
 def test_this_machine_answers_for_itself() -> None:

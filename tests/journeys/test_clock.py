@@ -132,10 +132,17 @@ class Probe:
         new.write_text(f"{wrong_s} {int(right)}\n")
         new.replace(self.clock)
 
+    def command(self, *words: str) -> tuple[list[str], dict[str, str]]:
+        command = [sys.executable, "-P", "-m", "agent.cli", *words, "--config", str(self.folder / "agent.yaml")]
+        return command, {**os.environ, "LD_PRELOAD": str(self._library), "FAKE_CLOCK": str(self.clock)}
+
+    def once(self) -> subprocess.CompletedProcess[str]:
+        command, environment = self.command("once", "radio")
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
     @contextmanager
     def agent(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-P", "-m", "agent.cli", "run", "--config", str(self.folder / "agent.yaml")]
-        environment = {**os.environ, "LD_PRELOAD": str(self._library), "FAKE_CLOCK": str(self.clock)}
+        command, environment = self.command("run")
         with (
             (self.folder / "agent.log").open("ab") as log,
             subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
@@ -168,6 +175,9 @@ def test_an_agent_that_boots_years_behind_sends_true_times_when_it_is_told_the_t
     with modem, Mosquitto(tmp_path / "broker", users={"p1": "secret", "collector": "secret"}) as broker:
         probe, collector = Probe(tmp_path, broker, modem), Collector(broker)
         probe.set_clock(-BEHIND_S, right=False)
+        by_hand = probe.once()
+        assert by_hand.returncode == 1
+        assert "the clock of this machine is not set" in by_hand.stderr
         with probe.agent():
             until(lambda: probe.held() >= 2, "results wait for the clock")
         with probe.agent():  # it was killed; what waits goes on waiting
