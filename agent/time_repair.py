@@ -17,7 +17,7 @@ import msgspec
 
 from agent import validity
 from agent.timesync import Boot, boot_now, boots_without_time, installed_s
-from wire.codec import check, decode_result, encode
+from wire.codec import Undecodable, check, decode_result, encode
 from wire.messages import Invalid
 
 if TYPE_CHECKING:
@@ -223,10 +223,13 @@ class Timekeeper:
             here = began.boot_id == now.boot_id != ""
             if here and doubted and now.boottime_s - began.boottime_s < self._settings.hold_h * 3600:
                 continue
-            if not intact:
-                decided[seq] = None  # the spool puts aside what the card has spoilt
+            try:
+                result = decode_result(payload) if intact else None
+            except Undecodable:
+                result = None
+            if result is None:
+                decided[seq] = None  # the spool puts aside what the card has spoilt, the collector what it cannot read
                 continue
-            result = decode_result(payload)
             if here and not doubted:
                 correction_s = began.boottime_s + offset_s - result.started_at.timestamp()
                 result = _moved(result, correction_s, quality)

@@ -25,7 +25,7 @@ from agent.time_repair import Timekeeper, Trust, trust
 from agent.timesync import Boot
 from base.broker import BrokerSettings
 from base.durable import StorageError
-from wire.codec import decode_result
+from wire.codec import check, decode_result
 from wire.messages import (
     Clock,
     Condition,
@@ -346,6 +346,21 @@ def test_a_kill_in_the_middle_of_the_repair_leaves_everything_held(
     assert world.spool.oldest(10) == []
     monkeypatch.undo()
     assert [result.seq for result in world.send()] == [1, 2, 3]
+
+
+def test_a_held_result_that_the_card_has_spoilt_holds_up_nobody(world: World) -> None:
+    world.power_cut(RTC_LESS[1])
+    for slot in range(3):
+        world.measure(slot)
+    world.spool._db.execute("UPDATE results SET payload=CAST('{}' AS BLOB) WHERE seq=2")
+    world.spool._db.execute("UPDATE results SET payload=CAST('[]' AS BLOB), crc=? WHERE seq=3", (check(b"[]"),))
+    world.hands.synchronise()
+    assert world.keeper.check() == 3
+    assert world.spool.count_undated() == 0
+    waiting = {row.seq: row.payload for row in world.spool.oldest(10)}
+    assert decode_result(waiting[1]).clock.synchronised
+    assert 2 not in waiting
+    assert waiting[3] == b"[]"
 
 
 def test_a_spool_that_is_full_of_held_results_holds_its_report_as_well(tmp_path: Path) -> None:
