@@ -9,6 +9,7 @@ import msgspec
 from agent import name_servers, validity
 from agent.measurements import capacity, dns, http_client, latency, ping, throughput, web
 from agent.measurements.base import MeasurementFailed
+from agent.measurements.link_watch import on_link
 from agent.measurements.throughput import Terms
 from agent.settings import CapacityJob, DnsJob, LatencyJob, PingJob, RadioJob, ThroughputJob, WebJob
 from agent.validity import Evidence
@@ -53,10 +54,13 @@ def _run(bench: Bench, job: Job) -> Outcome:  # noqa: PLR0911  # a table, one li
         case DnsJob():
             path = bench.path()
             bench.server = Server(host=next(iter(name_servers.of_link(path).servers), ""))
-            return dns.run(path, job.options)
+            with on_link(path):
+                return dns.run(path, job.options)
         case WebJob():
+            path = bench.path()
             bench.server = Server(host=http_client.parts_of(job.options.urls[0]).host)
-            return web.run(bench.path(), job.options)
+            with on_link(path):
+                return web.run(path, job.options)
         case CapacityJob():
             return _capacity(bench, job)
         case RadioJob():
@@ -170,4 +174,5 @@ def _ping(bench: Bench, job: PingJob) -> Ping:
     named = host if job.options.needs_host or url is None else http_client.parts_of(url).host
     if bench.server is None and named is not None:
         bench.server = Server(host=named)
-    return ping.run(path, host, job.options)
+    with on_link(path):
+        return ping.run(path, host, job.options)

@@ -66,10 +66,11 @@ _REFUSED_KEPT: Final = 1000
 _REPORT_BYTES: Final = 512
 _DEFERRED_AT_MOST: Final = 500
 
-# Who goes first when the spool is full: telemetry, then latency, then what a verdict stands on.
+# Who goes first when the spool is full: telemetry, then latency and services, then what a verdict stands on.
 _RANK_TELEMETRY: Final = 0
 _RANK_LATENCY: Final = 1
 _RANK_KEPT_LAST: Final = 2
+_SERVICES: Final = {"latency", "ping", "dns", "web"}
 
 
 class Waiting(NamedTuple):
@@ -636,4 +637,5 @@ def _rank(result: Result) -> int:
     throughput_wanted = result.job is not None and result.job.measurement == "throughput"
     if isinstance(outcome, Throughput | Dropped | Damaged) or (isinstance(outcome, Failed) and throughput_wanted):
         return _RANK_KEPT_LAST
-    return _RANK_LATENCY if result.job is not None and result.job.measurement == "latency" else _RANK_TELEMETRY
+    served = result.job is not None and result.job.measurement in _SERVICES
+    return _RANK_LATENCY if served else _RANK_TELEMETRY

@@ -14,6 +14,7 @@ from agent import path as paths
 from agent import resolver
 from agent.measurements import capacity, dns, latency, ping, throughput, throughput_options, trace, web
 from agent.measurements.base import MeasurementFailed
+from agent.measurements.link_watch import on_link
 from wire.messages import Server
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def main() -> None:
     answer: dict[str, object] = {}
     try:
         if task["measurement"] in SERVICES:
-            answer |= {task["measurement"]: SERVICES[task["measurement"]](path, task)}
+            with on_link(path):
+                answer |= {task["measurement"]: SERVICES[task["measurement"]](path, task)}
         elif task["measurement"] == "latency":
             options = msgspec.convert(task["options"], latency.LatencyOptions)
             answer["latency"] = latency.run(path, task["host"], options)

@@ -259,6 +259,30 @@ def test_connections_that_are_not_answered_are_losses_and_the_others_stand(site:
     assert "10.9.0.1: nothing came back" in answer["failed"]["detail"]
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("measurement", "options"),
+    [
+        ("web", {"urls": ["http://10.9.0.1/drip"], "timeout_s": 2}),
+        ("ping", {"icmp": False, "http_url": "http://10.9.0.1/drip", "count": 2, "timeout_s": 1}),
+        ("dns", {"names": ["silent.test"], "timeout_s": 2}),
+    ],
+)
+def test_a_device_that_goes_down_in_the_run_is_a_lost_link(
+    site: Site, names: NameServer, pages: WebServer, measurement: str, options: dict[str, Any]
+) -> None:
+    task = site.start(measurement=measurement, options=options, resolvers=[RESOLVER], host=SERVER)
+    deadline_s = time.monotonic() + 20
+    while not (names.asked or pages.asked):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    site.probe.ip("link set wwan0 down")
+    answer = task.answer()
+    assert answer["failed"]["reason"] == Reason.LINK_LOST
+    assert answer["failed"]["detail"].endswith("wwan0 is down")
+    assert answer["elapsed_s"] < 15
+
+
 def pinged(url: str, timeout_s: float = 2) -> Echo:
     options = ping.PingOptions(count=3, icmp=False, http_url=url, timeout_s=timeout_s)
     echo = ping.run(LO, None, options).http
