@@ -80,9 +80,9 @@ def test_jitter_is_what_the_cell_adds_and_losses_are_counted(
 ) -> None:
     cell, measure = place
     cell.set_delay(RTT_MS, jitter_ms=60)
-    cell.set_loss(down_percent=40, up_percent=0)
-    shaken = measure("ping", count=15, tcp_port=80, timeout_s=0.7)
+    cell.set_loss(down_percent=50, up_percent=0)
+    shaken = measure("ping", count=10, tcp_port=80)
     for way in ("icmp", "tcp"):
-        assert shaken[way]["jitter_rfc3550_ms"] > 1, way
         assert shaken[way]["jitter_variance_ms2"] > 10, way  # of 60 ms drawn evenly in each direction: 600
-        assert 0 < shaken[way]["received"] < shaken[way]["sent"] == 15, way
+        assert 0 < shaken[way]["received"] < shaken[way]["sent"] == 10, way
+    assert shaken["tcp"]["rtt_max_ms"] < 900, "a first packet sent again after 1 s tells of the timer"
