@@ -17,7 +17,7 @@ from agent.modem.hands import RungFailed
 from agent.modem.recovery import HOST_REBOOT, RUNGS, Memory, Moment, Verb
 from base.durable import StorageError
 from base.table import render
-from wire.messages import Condition, Diagnosis, Failed, Latency, Radio, Reason, Recovery, Throughput
+from wire.messages import Condition, Diagnosis, Failed, Latency, Radio, Reason, Recovery, Service, Throughput
 from wire.radio import Registration
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _TROUBLE: Final = frozenset(
         Reason.SIM_LOCKED,
         Reason.UNREACHABLE,
         Reason.TIMEOUT,
+        Reason.NAME_NOT_RESOLVED,  # asked over the link: where nothing flows, nobody answers
         Reason.NO_LEASE,
     }
 )
@@ -112,7 +113,7 @@ class Ladder:
         """Count the failed runs of each job in a row; a run that worked ends its count."""
         if _in_trouble(outcome):
             self._failures[link.name, job] = self._failures.get((link.name, job), 0) + 1
-        elif isinstance(outcome, Throughput | Latency | Radio):
+        elif isinstance(outcome, Throughput | Latency | Radio | Service):
             self._failures.pop((link.name, job), None)
 
     def recover(self, links: tuple[Link, ...]) -> None:

@@ -25,12 +25,14 @@ from agent.modems import SerialModems
 from agent.settings import Link
 from base.durable import StorageError
 from lab.modem import SimulatedModem, cell_of
-from wire.messages import Clock, Condition, Diagnosis, Failed, Radio, Reason
+from wire.messages import Clock, Condition, Diagnosis, Dns, Failed, Ping, Radio, Reason, Web
 from wire.radio import RadioReading, Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from wire.messages import Outcome
 
 SICK = Failed(reason=Reason.NO_REGISTRATION)
 
@@ -209,6 +211,16 @@ def test_nothing_is_done_before_enough_runs_have_failed_in_a_row(bench: Callable
     ladder.note(sick.link, "radio", Radio(reading=RadioReading(registration=Registration.SEARCHING)))
     ladder.consult(sick.link)
     assert looks == [sick.link]
+
+
+@pytest.mark.parametrize("outcome", [Dns(lookups=()), Web(pages=()), Ping()])
+def test_a_service_that_works_again_ends_its_count(bench: Callable[..., Bench], outcome: Outcome) -> None:
+    sick = bench(after_failures=3)
+    ladder = sick.ladder(diagnose=lambda _: pytest.fail("nobody should look"))
+    lost = Failed(reason=Reason.NAME_NOT_RESOLVED)
+    for one in (lost, lost, outcome, lost, lost):
+        ladder.note(sick.link, "names", one)
+        ladder.consult(sick.link)
 
 
 @pytest.mark.parametrize("reason", [Reason.BUSY, Reason.QUOTA_REACHED, Reason.AGENT_ERROR, Reason.TOOL_MISSING])
