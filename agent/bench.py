@@ -76,6 +76,7 @@ class Bench:
         self._clock = clock
         self._modems = modems
         self._lender = lender
+        self._path: LinkPath | None = None
         self._source_address: str | None = None
 
     def left_now_bytes(self) -> int | None:
@@ -88,7 +89,7 @@ class Bench:
     def path(self) -> LinkPath:
         """Find the interface's present address and state; raise MeasurementFailed if it cannot carry a test."""
         path = msgspec.structs.replace(look(self.link.interface), resolvers=self.link.resolvers)
-        self._source_address = path.source_address
+        self._path, self._source_address = path, path.source_address
         if not path.exists:
             raise MeasurementFailed(
                 Reason.LINK_DOWN, f"there is no interface {path.interface}; is the modem plugged in?"
@@ -146,7 +147,7 @@ class Bench:
             operator=_plmn(reading) or reading.operator,
             cell=str(reading.cell_id) if reading.cell_id is not None else None,
         )
-        borrowed = borrow(self._lender, self._clock, wish, interface=self.link.interface)
+        borrowed = borrow(self._lender, self._clock, wish, path=self._path)
         self.server = borrowed.plain()
         self.lease_ends_s = borrowed.ends_s
         return borrowed

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
+from agent.resolver import resolve
 from wire.messages import Busy, Granted, LeaseReply, Reason, Server
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from agent.clock import Clock
+    from agent.path import LinkPath
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +93,12 @@ class Borrowed(Server, frozen=True, kw_only=True):
         )
 
 
-def borrow(lender: Lender, clock: Clock, wish: Wish, *, interface: str | None = None) -> Borrowed:
+def borrow(lender: Lender, clock: Clock, wish: Wish, *, path: LinkPath | None = None) -> Borrowed:
     """Borrow servers, waiting for the turn for `wish.window_s` at most; raise MeasurementFailed."""
     give_up_s = clock.monotonic_s() + wish.window_s
     while True:
         left_s = max(give_up_s - clock.monotonic_s(), 0.0)
-        reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), interface)
+        reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), path)
         if isinstance(reply, Granted):
             return _borrowed(reply, ends_s=clock.monotonic_s() + reply.expires_in_s if reply.ports else None)
         if not isinstance(reply, Busy):
@@ -108,9 +110,9 @@ def borrow(lender: Lender, clock: Clock, wish: Wish, *, interface: str | None = 
         threading.Event().wait(pause_s)
 
 
-def _ask_in_turn(lender: Lender, clock: Clock, wish: Wish, interface: str | None) -> LeaseReply:
+def _ask_in_turn(lender: Lender, clock: Clock, wish: Wish, path: LinkPath | None) -> LeaseReply:
     """Ask the responders in order: first for servers that are free now, then for a turn; raise MeasurementFailed."""
-    known = lender.habits.order or _look_around(lender, clock, wish, interface)
+    known = lender.habits.order or _look_around(lender, clock, wish, path)
     if len(known) <= 1:
         rounds = [wish._replace(responder=name) for name in known or (None,)]
     else:
@@ -165,7 +167,7 @@ def _started(reply: Granted, *, expires_in_s: float) -> Granted:
     )
 
 
-def _look_around(lender: Lender, clock: Clock, wish: Wish, interface: str | None) -> tuple[str, ...]:
+def _look_around(lender: Lender, clock: Clock, wish: Wish, path: LinkPath | None) -> tuple[str, ...]:
     """Find out now and then which responders there are; the nearest by round trip over the link comes first."""
     habits = lender.habits
     if clock.monotonic_s() - habits.looked_around_s < LOOK_AROUND_EVERY_S:
@@ -179,7 +181,7 @@ def _look_around(lender: Lender, clock: Clock, wish: Wish, interface: str | None
             reply = next_answer(LOOK_AROUND_S)
     if hosts:
         habits.looked_around_s = clock.monotonic_s()
-    near = {name: _rtt_ms(host, interface) if len(hosts) > 1 else 0.0 for name, host in hosts.items()}
+    near = {name: _rtt_ms(host, path) if len(hosts) > 1 else 0.0 for name, host in hosts.items()}
     habits.found = tuple(sorted(near, key=lambda name: (near[name], name)))
     if len(near) > 1:
         log.info(
@@ -188,10 +190,11 @@ def _look_around(lender: Lender, clock: Clock, wish: Wish, interface: str | None
     return habits.found
 
 
-def _rtt_ms(host: str, interface: str | None) -> float:
-    """Smallest of three round trips by that interface; infinite if none came back."""
-    by = ["-I", interface] if interface is not None else []
+def _rtt_ms(host: str, path: LinkPath | None) -> float:
+    """Smallest of three round trips over that link, the look-up too; infinite if none came back."""
+    by = ["-I", path.interface] if path is not None else []
     try:
+        host = resolve(path, host) if path is not None else host
         done = subprocess.run(
             ["ping", "-n", "-q", "-c", "3", "-i", "0.2", "-W", "1", *by, "--", host],
             capture_output=True,
@@ -199,7 +202,7 @@ def _rtt_ms(host: str, interface: str | None) -> float:
             check=False,
             timeout=8,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired, MeasurementFailed):
         return float("inf")
     match = _RTT.search(done.stdout)
     return float(match["min"]) if match is not None else float("inf")

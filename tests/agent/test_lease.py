@@ -15,6 +15,7 @@ from agent.clock import SystemClock
 from agent.lease import Habits, Wish, borrow
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
+from agent.path import look
 from agent.settings import Link
 from wire.messages import Busy, Denied, Granted, LeaseReply, Reason
 from wire.radio import RadioReading
@@ -134,18 +135,19 @@ def test_a_denial_is_final() -> None:
 
 def test_without_an_order_the_nearest_by_round_trip_is_asked_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     far = {"a.example": 80.0, "b.example": 9.0, "c.example": float("inf")}
-    monkeypatch.setattr(lease, "_rtt_ms", lambda host, _interface: far[host])
+    monkeypatch.setattr(lease, "_rtt_ms", lambda host, _path: far[host])
     lender = Responders({name: [granted(name)] for name in "abc"})
     clock = SystemClock()
-    assert borrow(lender, clock, WISH, interface="wwan0").responder == "b"
+    assert borrow(lender, clock, WISH, path=look("lo")).responder == "b"
     assert lender.habits.found == ("b", "a", "c")
     assert borrow(lender, clock, WISH).responder == "b"
     assert [wish.transfers for wish in lender.asked] == [0, 2, 2], "looked around again"
 
 
 def test_round_trips_are_measured() -> None:
-    assert lease._rtt_ms("127.0.0.1", "lo") < 1000
-    assert lease._rtt_ms("127.0.0.1", "none0") == float("inf")
+    assert lease._rtt_ms("localhost", look("lo")) < 1000
+    assert lease._rtt_ms("127.0.0.1", look("none0")) == float("inf")
+    assert lease._rtt_ms("no.such.name.invalid", look("lo")) == float("inf")
 
 
 def test_the_request_tells_the_cell_the_operator_and_how_fast_the_link_was() -> None:
