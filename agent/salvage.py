@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DAMAGE: Final = "damage"
 """The key in `meta` of a report that waits for the next result."""
+_BELIEVED_AHEAD: Final = 1000
 _SUFFIXES: Final = ("-wal", "-shm", "")  # the main file last: while it is there, the swap is not done
 _TRANSIENT: Final = ("-wal", "-shm", "-journal", "")
 
@@ -126,7 +127,7 @@ def _rebuild(
     under_way.replace(rebuilt)
     sync_folder(path.parent)
     log.error(
-        "%s: %d results saved, at most %d lost; the damaged file is kept as %s",
+        "%s: %d results saved, %d known to be lost; the damaged file is kept as %s",
         path,
         len(found),
         lost,
@@ -168,14 +169,14 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
 
 
 def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told) -> tuple[list[Found], int]:
-    """Find every result that waits, by SQL and page by page; and how many numbers at most were given out and are lost.
+    """Find every result that waits, by SQL and page by page; and how many are known to be lost.
 
     Where SQL still sees the whole table or its index, it knows which numbers wait: an older one that is found besides
     was acknowledged, and its page not wiped since. What was given out after SQL lost sight is found page by page only.
     """
     by_sql, whole = _as_far_as_it_comes(copy, "SELECT payload, crc FROM results")
     indexed, index_whole = _as_far_as_it_comes(copy, "SELECT seq FROM results INDEXED BY results_by_rank")
-    by_page = (row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal")))
+    by_page = [row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal"))]
     waiting, spoilt = _known(by_sql, rank)
     carved, torn = _known(by_page, rank)
     numbers = {number for (number,) in indexed if isinstance(number, int)} if index_whole else set()
@@ -192,8 +193,17 @@ def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told)
         lost = max(torn, max(span[1:]) + 1 - span[0] - len(placed) if placed else 0)
     if whole or index_whole:
         placed = {told.number(one) for one in later.values()}
-        lost += max(placed, default=told.last_number) - told.last_number - len(placed)
+        last = max([told.last_number, *placed, *_last_numbers(by_page, max(placed, default=told.last_number))])
+        lost += last - told.last_number - len(placed)
     return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), max(lost, 0)
+
+
+def _last_numbers(rows: list[tuple[carve.Value, ...]], about: int) -> Iterator[int]:
+    """Find what `meta` said was the last number, on whatever page it stands; one far from `about` is damaged itself."""
+    for columns in rows:
+        match columns:
+            case ("last_seq", int(number)) if number <= about + _BELIEVED_AHEAD:
+                yield number
 
 
 def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[tuple[carve.Value, ...]], bool]:

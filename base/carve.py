@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Value = int | float | str | bytes | None
 
 _TABLE_LEAF: Final = 0x0D
+_INDEX_LEAF: Final = 0x0A
 _FILE_HEADER: Final = 100
 _LEAF_HEADER: Final = 8
 _WAL_HEADER: Final = 32
@@ -29,9 +30,12 @@ _FIRST_BLOB: Final = 12
 
 
 class Row(NamedTuple):
-    """One row of some table: its rowid and its columns as stored (an INTEGER PRIMARY KEY column is None)."""
+    """One row of some table: its rowid and its columns as stored (an INTEGER PRIMARY KEY column is None).
 
-    rowid: int
+    An entry of an index, or a row of a table WITHOUT ROWID, has no rowid; of these only short ones are found.
+    """
+
+    rowid: int | None
     columns: tuple[Value, ...]
 
 
@@ -121,14 +125,15 @@ def _page_size(file: bytes | mmap, wal: bytes) -> int:
 
 
 def _leaf(page: bytes, at: int, pages: _Pages, size: int) -> Iterator[Row]:
-    if len(page) < at + _LEAF_HEADER or page[at] != _TABLE_LEAF:
+    if len(page) < at + _LEAF_HEADER or page[at] not in {_TABLE_LEAF, _INDEX_LEAF}:
         return
+    read = _cell if page[at] == _TABLE_LEAF else _index_cell
     (count,) = struct.unpack_from(">H", page, at + 3)
     pointers = at + _LEAF_HEADER
     for index in range(min(count, (len(page) - pointers) // 2)):
         (cell,) = struct.unpack_from(">H", page, pointers + 2 * index)
         try:
-            yield _cell(page, cell, pages, size)
+            yield read(page, cell, pages, size)
         except (_Torn, IndexError, struct.error, UnicodeDecodeError):
             continue
 
@@ -147,6 +152,13 @@ def _cell(page: bytes, at: int, pages: _Pages, size: int) -> Row:
     if len(payload) != length:
         raise _Torn
     return Row(rowid - (1 << 64) if rowid >> 63 else rowid, _record(payload))
+
+
+def _index_cell(page: bytes, at: int, _: _Pages, size: int) -> Row:
+    length, at = _varint(page, at)
+    if length > (size - 12) * 64 // 255 - 23 or at + length > len(page):
+        raise _Torn
+    return Row(None, _record(page[at : at + length]))
 
 
 def _chain(number: int, length: int, pages: _Pages, size: int) -> bytes:

@@ -393,7 +393,7 @@ class Damaged(_Message, frozen=True, kw_only=True, tag_field="kind", tag="damage
     """The spool's file was damaged, and a new spool began: what was saved of the old one, what is known of the rest.
 
     `saved` results travel on under their old numbers, `counts` says of which kind they are; `unreadable` is how many
-    are lost at most. `kept_as` names the damaged file, which stays on the probe.
+    are known to be lost. `kept_as` names the damaged file, which stays on the probe.
     """
 
     saved: int

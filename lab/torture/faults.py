@@ -162,7 +162,7 @@ def spool_damaged(case: Case) -> Question:
     case.wait(0.8, 1.5)
     writer.program.kill()
     held = judge.journal(stand.journal_file)
-    told_before = held.told_unreadable[writer.probe_id]
+    told_before = held.damage_told[writer.probe_id]
     at_risk = {token for token in judge.truth(writer).made if held.tokens[token] == 0}
     for file in writer.data.glob(f"{writer.spool_file.name}*"):
         if file.name in {filler.SPOOL_FILE, f"{filler.SPOOL_FILE}-wal"}:
@@ -177,9 +177,9 @@ def spool_damaged(case: Case) -> Question:
     def told() -> list[str]:
         now = judge.journal(stand.journal_file)
         gone = sum(now.tokens[token] == 0 for token in at_risk)
-        unreadable = now.told_unreadable[writer.probe_id] - told_before
-        silent = gone - unreadable > 1  # the last one in the log may be taken for one that the power cut off
-        return [f"{writer.name}: {gone} results destroyed, {unreadable} told of"] if silent else []
+        silent = now.damage_told[writer.probe_id] == told_before
+        # The last one in the log may be taken for one that the power cut off.
+        return [f"{writer.name}: {gone} results destroyed, and not a word"] if gone > 1 and silent else []
 
     return told
 

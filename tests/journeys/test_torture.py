@@ -17,10 +17,9 @@ FOR_EVERY_CHECK = (
     "several killed",
     "probe loses power",
     "server loses power",
-    "broker drops",
     "spool damaged",
     "old card put back",
-    "journal's disk full",
+    "two with one id",
 )
 
 
