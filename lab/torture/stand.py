@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 import yaml
 
-from lab.programs import Program
+from lab.programs import Program, ProgramError
 from lab.rundir import RunDir
 from lab.servers import Influxd, Mosquitto
 from lab.torture import filler
@@ -86,7 +86,7 @@ class Writer:
 
 
 class Stand:
-    """Everything, started when entered and gone when left."""
+    """Everything, at work when entered (ServerError or ProgramError if not) and gone when left."""
 
     def __init__(self, chance: random.Random, *, per_s: float) -> None:
         """Plan it; raise lab.torture.disk.ShimError."""
@@ -112,9 +112,7 @@ class Stand:
 
     def __enter__(self) -> Self:
         try:
-            self.broker.start()
-            self.influx.start()
-            self.tend()
+            self._begin()
         except BaseException:
             self.__exit__()
             raise
@@ -213,6 +211,10 @@ class Stand:
         """Return what the programs said last."""
         programs = [self.collector, *(writer.program for writer in self.writers)]
         return "\n".join(f"--- {program.name}\n{program.log_tail(12)}" for program in programs)
+
+    def _begin(self) -> None:
+        if late := self.settle():
+            raise ProgramError(f"{'; '.join(late)}\n{self.last_words()}")
 
     def _busy(self) -> list[str]:
         busy = [f"{w.name}: {'?' if left is None else left} wait" for w in self.writers if (left := w.backlog()) != 0]
