@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from collector.journal import Cause
-from wire.messages import Condition, Invalid, Reason
+from wire.messages import Condition, Invalid, Reason, Unmade
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "docs/install.md", ROOT / "docs/operations.md"]
@@ -95,7 +95,7 @@ def test_our_programs_have_the_commands_and_options_that_the_guides_use(words: t
 def test_every_reason_is_explained_with_what_to_do() -> None:
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE))
-    assert set(rows) == {*Reason, *Invalid, *Cause, *Condition}
+    assert set(rows) == {*Reason, *Invalid, *Cause, *Condition, *Unmade}
     assert all(len(remedy.strip()) > 5 for remedy in rows.values())
 
 

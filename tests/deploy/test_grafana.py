@@ -23,6 +23,7 @@ from wire.messages import (
     Hop,
     Invalid,
     Latency,
+    Missed,
     Ping,
     PlanState,
     Radio,
@@ -60,7 +61,7 @@ VARIABLES = {variable["name"]: variable["query"] for variable in DASHBOARD["temp
 
 
 WAY = (Hop(ttl=1, address="10.64.0.1", rtt_ms=23.4), Hop(ttl=2))
-OTHERS = ("latency", "latency-jitter", "ping", "ping-partly", "dns", "web", "radio", "dropped", "plan")
+OTHERS = ("latency", "latency-jitter", "ping", "ping-partly", "dns", "web", "radio", "dropped", "plan", "missed")
 
 
 def substituted(query: str) -> str:
@@ -93,6 +94,7 @@ def sample_results() -> list[Result]:
         Dropped: "dropped",
         Failed: "failed",
         PlanState: "plan",
+        Missed: "missed",
     }
     return [
         msgspec.structs.replace(
@@ -117,6 +119,9 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
             Status(probe_id=f"lc-{site}-1", site=site, online=True, at=BEGIN, agent_version="0.1.0", spooled=3), at_us
         )
         for site in ("tan-phong", "sin-ho")
+    ]
+    lines += [
+        points.gap_line(f"lc-{site}-1", at_us, open_count=2, dropped=1, gone=3) for site in ("tan-phong", "sin-ho")
     ]
     with Influxd(tmp_path_factory.mktemp("influxd")) as server:
         server.query("CREATE DATABASE probefleet")
