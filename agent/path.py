@@ -138,18 +138,17 @@ def stacked_with(interface: str) -> set[str]:
     }
 
 
-def route_device(destination: str, source: str) -> str | None:
+def route_device(destination: str, source: str, *, udp_port: int | None = None) -> str | None:
     """Ask which interface packets from `source` to `destination` (numeric) leave by; None: by none.
 
-    This is what a program gets that binds only its address; policy rules (`ip rule`) are part of the answer.
+    This is what a program of ours gets that binds only its address; policy rules (`ip rule`) are part of the answer,
+    with `udp_port` (the destination's) those by protocol and port too.
     """
+    asked = ["ip", "-j", "route", "get", destination, "from", source]
+    if udp_port is not None:
+        asked += ["ipproto", "udp", "dport", str(udp_port)]
     try:
-        done = subprocess.run(
-            ["ip", "-j", "route", "get", destination, "from", source],
-            capture_output=True,
-            timeout=_TOOL_TIMEOUT_S,
-            check=True,
-        )
+        done = subprocess.run(asked, capture_output=True, timeout=_TOOL_TIMEOUT_S, check=True)
         routes = json.loads(done.stdout)
         return str(routes[0]["dev"])
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):

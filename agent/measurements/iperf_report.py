@@ -23,6 +23,7 @@ GAP_S: Final = 1.0
 _HEADERS_AT_MOST: Final = 1.065
 _IPV6_HEADERS_AT_MOST: Final = 1.08  # 20 bytes more: 1.060 at an MTU of 1500, 1.071 at the least that is allowed, 1280
 _DRAIN_S: Final = 0.6
+_LEAST_BACK: Final = 0.0002  # an acknowledgement of 40 bytes for two received packets of 64 KiB: else they go elsewhere
 _CONTROL_BYTES: Final = 20_000  # handshakes, parameters and results of 16 streams
 _SEGMENT_BYTES: Final = 1514
 _ELSEWHERE_SHARE: Final = 0.03
@@ -213,6 +214,9 @@ def doubts(
             headers=_IPV6_HEADERS_AT_MOST if result.family == "ipv6" else _HEADERS_AT_MOST,
         )
     ]
+    back_bytes = result.interface_back_bytes
+    if back_bytes is not None and back_bytes < _LEAST_BACK * result.payload_bytes and not found:
+        found.append(Invalid.BYTES_NOT_ACCOUNTED)
     if longest_gap_s(report) >= GAP_S:
         found.append(Invalid.GAP_IN_TRANSFER)
     if report.byte_cap_reached:

@@ -57,7 +57,7 @@ def run(path: LinkPath, host: str, options: LatencyOptions, *, port: int = DEFAU
     """
     source = require_usable(path)
     address = resolver.resolve(path, host)
-    _require_route(path.interface, address, source)
+    _require_route(path.interface, address, source, port)
     before = paths.counters()
     udp = _irtt(source, address, port, options)
     now = paths.look(path.interface)
@@ -81,8 +81,8 @@ def run(path: LinkPath, host: str, options: LatencyOptions, *, port: int = DEFAU
     )
 
 
-def _require_route(interface: str, address: str, source: str) -> None:
-    device = paths.route_device(address, source)
+def _require_route(interface: str, address: str, source: str, port: int) -> None:
+    device = paths.route_device(address, source, udp_port=port)
     if device is None:
         raise MeasurementFailed(Reason.UNREACHABLE, f"no route from {source} to {address}")
     if device != interface:

@@ -101,7 +101,7 @@ class Echoes:
     def __init__(self, path: LinkPath, address: str, port: int | None) -> None:
         """Take the link, the host's numeric address, and the port of its echo server (None: it has none)."""
         self._path, self._address = path, address
-        self._irtt_port = port if port is not None and self._goes_by_the_link() else None
+        self._irtt_port = port if port is not None and self._goes_by_the_link(port) else None
         self._silent = False
         self._idle: RoundTrips | None = None
         self._asked = False
@@ -166,9 +166,11 @@ class Echoes:
     def _read(self, output: bytes) -> Series:
         return read_ping(output) if self._irtt_port is None else read_irtt(output)
 
-    def _goes_by_the_link(self) -> bool:
+    def _goes_by_the_link(self, port: int) -> bool:
         source = self._path.source_address
-        return source is not None and paths.route_device(self._address, source) == self._path.interface
+        if source is None:
+            return False
+        return paths.route_device(self._address, source, udp_port=port) == self._path.interface
 
 
 def idle_within_s(length_s: float) -> float:

@@ -13,7 +13,7 @@ from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.iperf_report import Interval, Report, Sum, account, doubts, longest_gap_s, reason, transfer
 from agent.measurements.throughput_options import ThroughputOptions
-from wire.messages import Invalid, Reason
+from wire.messages import Invalid, Reason, Transfer
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts" / "iperf3"
 OPTIONS = ThroughputOptions(duration_s=2)
@@ -195,6 +195,28 @@ def test_a_gap_is_found_wherever_it_begins(start_s: float, gap_s: float) -> None
 
 def test_slow_is_no_gap() -> None:
     assert longest_gap_s(series(1, 1, 0.01, 0.01, 0.01, 0.01, 1, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("back_bytes", "expected"), [(None, ()), (400_000, ()), (5_000, ()), (2_500, (Invalid.BYTES_NOT_ACCOUNTED,))]
+)
+def test_acknowledgements_that_took_another_way_are_missed(
+    back_bytes: int | None, expected: tuple[Invalid, ...]
+) -> None:
+    report = recorded("download-4-streams")
+    result = transfer(report, reverse=True, options=ThroughputOptions(duration_s=3))
+    assert 14_000_000 < result.payload_bytes < 20_000_000
+    carried = msgspec.structs.replace(
+        result, interface_bytes=int(report.counted_bytes * 1.04), interface_back_bytes=back_bytes
+    )
+    assert doubts(report, carried, test_s=3.3) == expected
+
+
+def test_the_headers_of_ipv6_are_longer() -> None:
+    full = Report(intervals=tuple(Interval(sum=Sum(bytes=5_000_000, seconds=1.0)) for _ in range(60)))
+    result = Transfer(steady_mbps=40.0, payload_bytes=300_000_000, elapsed_s=60.0, interface_bytes=324_000_000)
+    assert doubts(full, result, test_s=60.3) == (Invalid.OTHER_TRAFFIC,)
+    assert doubts(full, msgspec.structs.replace(result, family="ipv6"), test_s=60.3) == ()
 
 
 # --- doubts: bytes --------------------------------------------------------------------------------------------------

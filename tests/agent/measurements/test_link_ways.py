@@ -63,6 +63,22 @@ def test_echoes_that_are_bound_to_an_address_alone_are_refused_until_the_link_ha
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("rule", ["ipproto udp dport 2112", "uidrange 0-4294967294", "to 10.9.0.1", "fwmark 0"])
+def test_echoes_that_a_rule_would_lead_elsewhere_are_not_sent(site: Place, rule: str) -> None:
+    site.echo()
+    site.probe.ip(
+        "route add default via 10.2.0.1 dev wwan0 table 100",
+        f"rule add from {OWN_ADDRESS} lookup 100 priority 200",
+        "route add default via 10.1.0.1 dev eth0 table 50",
+        f"rule add {rule} lookup 50 priority 100",
+    )
+    before = site.carried()
+    answer = site.measure(**LATENCY)
+    assert answer["failed"]["reason"] == Reason.WRONG_PATH, answer
+    assert site.carried()["eth0"] - before["eth0"] < 500
+
+
+@pytest.mark.root
 def test_a_cable_a_wireless_card_and_three_modems_coexist(site: Place, tmp_path: Path) -> None:
     """Every one of five links is measured over itself: two sticks share an address, one modem has no gateway at all."""
     site.shape(site.net, "office", 40)
