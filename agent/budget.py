@@ -163,7 +163,13 @@ class Budget:
         day = self.day(link)
         names = (self._settings.probe_id, link.name)
         return plan_of_day(
-            names, link.plan, day, wishes=wishes, spent=self.spent(link), visits=self._spool.visits(link.name)
+            names,
+            link.plan,
+            day,
+            wishes=wishes,
+            spent=self.spent(link),
+            visits=self._spool.visits(link.name),
+            share=link.share,
         )
 
     def runs_of_day(self, link: Link, ordinal: int) -> tuple[Planned, ...]:

@@ -5,6 +5,11 @@ is run in one of its cells, mostly the one that was served least in this plan mo
 now and then another one, so that an hour at which the probe never has power does not hold up the rest. Within the cell
 the instant is drawn evenly by probe and date, so that probes spread.
 
+Links that share test servers may each have a place among them (`Share`). Time is then cut into turns, the same for all;
+a turn belongs to every n-th place, so that no more links than the servers have room for ever have the same one. A run
+begins at a turn of its own link, whatever slot and cell it was given. As n turns are no part of an hour, a link's turns
+wander through all minutes of the hour.
+
 The day may spend what is left of the month for each of its remaining days. When that is short, uploads go first, then
 runs of the shortest job, then of longer ones; of a job that is thinned the slots go whose runs were most often made,
 so that no hour is lost for good.
@@ -21,17 +26,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent.plan import Claim, day_begins, limit_bytes, plan_month
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from datetime import date, datetime
 
     from agent.plan import Spent
-    from agent.settings import Plan
+    from agent.settings import Plan, Share
 
 _CELL_S: Final = 3600.0
 _STRAY: Final = 0.25
 """How often a slot is run in another cell than the one served least."""
 _WITHOUT_FIGURES: Final = 0.5
 """What a run that came to no figures counts as service: its hour is tried again sooner, and not for ever."""
+_TURNS_AN_HOUR: Final = 80
+"""Of 45 s: guard, echoes, download, pause, upload, and what a slow link adds."""
+TURN_S: Final = _CELL_S / _TURNS_AN_HOUR
+_LATE_S: Final = 10.0
+"""By how much a run may begin after its turn did; later it would run into the next one."""
 _SAMPLES: Final = 24
 """How many of the last runs tell what a run costs."""
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
@@ -109,11 +119,18 @@ class DayPlan(NamedTuple):
 
 
 def plan_of_day(
-    names: tuple[str, str], plan: Plan, day: date, *, wishes: Sequence[Wish], spent: Spent, visits: Sequence[Visit]
+    names: tuple[str, str],
+    plan: Plan,
+    day: date,
+    *,
+    wishes: Sequence[Wish],
+    spent: Spent,
+    visits: Sequence[Visit],
+    share: Share | None = None,
 ) -> DayPlan:
     """Plan a day of a link; `names` are the probe's and the link's, `visits` those of the last weeks, oldest first.
 
-    `spent` is of `day`; what that day itself has spent does not change its plan.
+    `spent` is of `day`; what that day itself has spent does not change its plan. With a `share` runs begin at turns.
     """
     first, following = plan_month(plan, day)
     begins, ends = day_begins(plan, day), day_begins(plan, day + timedelta(days=1))
@@ -133,10 +150,12 @@ def plan_of_day(
         count, uploads = counts[wish]
         before = [visit for visit in visits if visit.job == wish.job and first <= visit.day < day]
         key = (*names, wish.job, day.isoformat())
-        for slot, cell, upload, at_s, until_s in _runs(
-            key, wish, (count, uploads), before, (begins.timestamp(), ends.timestamp())
-        ):
-            runs.append(Planned(at_s, until_s, wish.job, slot, cell, upload, round(costs[wish][int(upload)])))
+        slots = _Slots(wish.runs_per_day, begins.timestamp(), ends.timestamp())
+        for slot, cell, upload, drawn_s in _runs(key, slots, (count, uploads), before):
+            taken = {run.at_s for run in runs}
+            at_s, cell_then = _own_turn(share, slots, (slot, cell), drawn_s, taken) if share else (drawn_s, cell)
+            run_bytes = round(costs[wish][int(upload)])
+            runs.append(Planned(at_s, slots.ends_s(slot), wish.job, slot, cell_then, upload, run_bytes))
         lost = Dropped(wish.job, wish.runs_per_day - count, (count if wish.upload else 0) - uploads, wish.runs_per_day)
         if lost.runs or lost.uploads:
             dropped.append(lost)
@@ -144,18 +163,37 @@ def plan_of_day(
     return DayPlan(day, begins, ends, days_left, left_bytes, day_binds, tuple(sorted(runs)), tuple(dropped))
 
 
-def next_of_day(plan: DayPlan, made: Iterable[tuple[str, int]], *, now_s: float, since_s: float) -> Planned | None:
+def period_s(share: Share) -> float:
+    """Tell how often a link has a turn: so many turns that no more links than there is room for have the same one.
+
+    The number is prime to that of an hour, so that its turns come at every minute.
+    """
+    count = math.ceil(share.of / share.room)
+    while math.gcd(count, _TURNS_AN_HOUR) > 1:
+        count += 1
+    return count * TURN_S
+
+
+def next_of_day(
+    plan: DayPlan, made: Iterable[tuple[str, int]], *, now_s: float, since_s: float, share: Share | None = None
+) -> Planned | None:
     """Name the run to make next; None if the day has none left. `made` are the (job, slot) of the day's visits.
 
     A run whose instant passed before the agent began is let go; one kept waiting by another is made while its slot
-    lasts.
+    lasts, with a `share` at the link's next turn.
     """
     done = set(made)
-    for run in plan.runs:
-        passed = run.until_s <= now_s or run.at_s < since_s <= now_s
-        if (run.job, run.slot) not in done and not passed:
-            return run
-    return None
+    left = [run for run in plan.runs if (run.job, run.slot) not in done and run.until_s > now_s]
+    left = [run for run in left if not run.at_s < since_s <= now_s]
+    if share is not None:
+        left = [run if run.at_s >= now_s - _LATE_S else run._replace(at_s=_next_turn(share, now_s)) for run in left]
+    return min((run for run in left if run.at_s < run.until_s), default=None)
+
+
+def _next_turn(share: Share, since_s: float) -> float:
+    """Say when the link's next turn begins: place p has all turns p * TURN_S + n * period since 1970."""
+    first_s, every_s = share.place * TURN_S, period_s(share)
+    return first_s + math.ceil((since_s - first_s) / every_s) * every_s
 
 
 def cost(wish: Wish, visits: Sequence[Visit], *, upload: bool) -> float:
@@ -212,12 +250,33 @@ def _rounded(key: tuple[str, ...], day: date, value: float, *, exact: bool) -> i
     return math.floor(value + shift)
 
 
+class _Slots(NamedTuple):
+    """A plan day cut into so many slots, and each of them into cells."""
+
+    number: int
+    day_begins_s: float
+    day_ends_s: float
+
+    @property
+    def slot_s(self) -> float:
+        return (self.day_ends_s - self.day_begins_s) / self.number
+
+    @property
+    def cells(self) -> int:
+        return max(1, round(self.slot_s / _CELL_S))
+
+    def begins_s(self, slot: int, cell: float = 0) -> float:
+        """Say when a cell of a slot begins; parts of a cell count."""
+        return self.day_begins_s + (slot + cell / self.cells) * self.slot_s
+
+    def ends_s(self, slot: int) -> float:
+        return self.begins_s(slot + 1)
+
+
 def _runs(
-    key: tuple[str, ...], wish: Wish, counts: tuple[int, int], before: Sequence[Visit], span: tuple[float, float]
-) -> Iterator[tuple[int, int, bool, float, float]]:
-    """Choose slots, cells and instants; yield slot, cell, upload, at_s, until_s. `key` names probe, link, job, day."""
-    slot_s = (span[1] - span[0]) / wish.runs_per_day
-    cells = max(1, round(slot_s / _CELL_S))
+    key: tuple[str, ...], slots: _Slots, counts: tuple[int, int], before: Sequence[Visit]
+) -> Iterator[tuple[int, int, bool, float]]:
+    """Choose slots, cells and instants; yield slot, cell, upload, at_s. `key` names probe, link, job, day."""
     served: defaultdict[int, float] = defaultdict(float)
     places: defaultdict[tuple[int, int], float] = defaultdict(float)
     uploads: defaultdict[int, float] = defaultdict(float)
@@ -227,20 +286,41 @@ def _runs(
         places[visit.slot, visit.cell] += weight
         uploads[visit.slot] += visit.upload
 
-    def least(slots: Iterable[int], times: Mapping[int, float], count: int) -> list[int]:
-        return sorted(slots, key=lambda slot: (times.get(slot, 0), _draw(*key, "order", slot)))[:count]
+    def least(candidates: Iterable[int], times: Mapping[int, float], count: int) -> list[int]:
+        return sorted(candidates, key=lambda slot: (times.get(slot, 0), _draw(*key, "order", slot)))[:count]
 
-    chosen = least(range(wish.runs_per_day), served, counts[0])
+    chosen = least(range(slots.number), served, counts[0])
     with_upload = least(chosen, uploads, counts[1])
     for slot in chosen:
-        fewest = min(places[slot, cell] for cell in range(cells))
-        lean = [cell for cell in range(cells) if places[slot, cell] == fewest]
-        rest = [cell for cell in range(cells) if places[slot, cell] > fewest]
+        fewest = min(places[slot, cell] for cell in range(slots.cells))
+        lean = [cell for cell in range(slots.cells) if places[slot, cell] == fewest]
+        rest = [cell for cell in range(slots.cells) if places[slot, cell] > fewest]
         candidates = rest if rest and _draw(*key, "stray", slot) < _STRAY else lean
         cell = candidates[int(_draw(*key, "cell", slot) * len(candidates))]
-        within = (cell + _draw(*key, "instant", slot)) / cells
-        at_s = span[0] + (slot + within) * slot_s
-        yield slot, cell, slot in with_upload, at_s, span[0] + (slot + 1) * slot_s
+        yield slot, cell, slot in with_upload, slots.begins_s(slot, cell + _draw(*key, "instant", slot))
+
+
+def _own_turn(
+    share: Share, slots: _Slots, place: tuple[int, int], drawn_s: float, taken: Container[float]
+) -> tuple[float, int]:
+    """Find the link's own turn that is nearest to what was drawn, in its cell, else in its slot; also name the cell.
+
+    A slot without one keeps the drawn instant: the lease has the last word.
+    """
+    slot, cell = place
+    begins_s, every_s = slots.begins_s(slot), period_s(share)
+    first_s = _next_turn(share, begins_s)
+    own = (first_s + number * every_s for number in range(math.ceil((slots.ends_s(slot) - first_s) / every_s)))
+    turns = [turn_s for turn_s in own if turn_s not in taken]
+    if not turns:
+        return drawn_s, cell
+
+    def rank(turn_s: float) -> tuple[bool, float]:
+        within = slots.begins_s(slot, cell) <= turn_s < slots.begins_s(slot, cell + 1)
+        return not within, abs(turn_s - drawn_s)
+
+    best_s = min(turns, key=rank)
+    return best_s, min(int((best_s - begins_s) / (slots.slot_s / slots.cells)), slots.cells - 1)
 
 
 def _draw(*key: object) -> float:

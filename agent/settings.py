@@ -93,6 +93,17 @@ class Plan(_Section, frozen=True, kw_only=True):
     balance: Balance | None = None
 
 
+class Share(_Section, frozen=True, kw_only=True):
+    """The link's place among `of` links that share test servers with room for `room` tests at once, from 0 on.
+
+    Whoever numbers the links gives each another place; then no more than `room` of them ever begin in the same turn.
+    """
+
+    place: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+    of: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    room: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
 class BringUp(_Section, frozen=True, kw_only=True):
     """What the agent may do to bring a link up. Without this section others do it, and the agent only measures.
 
@@ -123,6 +134,7 @@ class Link(_Section, frozen=True, kw_only=True):
     pin_file: Path | None = None
     resolvers: Annotated[tuple[Text, ...], msgspec.Meta(max_length=4)] = ()
     plan: Plan = Plan()
+    share: Share | None = None
     bring_up: BringUp | None = None
     recovery: RecoveryOptions = RecoveryOptions()
     routes: Literal["keep", "leave"] = "keep"
@@ -306,6 +318,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _rhythms(jobs)
     yield from settings_checks.resolvers(links)
     yield from settings_checks.services(jobs)
+    yield from _shares(links)
     yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
     for index, entry in jobs:
@@ -350,6 +363,14 @@ def _plans(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, s
             else:
                 if not {"number", "unit"} <= groups:
                     yield f"links[{index}].plan.balance.pattern", "needs the groups (?P<number>...) and (?P<unit>...)"
+
+
+def _shares(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    for index, entry in links:
+        share = entry.get("share")
+        place, of = (share.get("place"), share.get("of")) if isinstance(share, dict) else (None, None)
+        if isinstance(place, int) and isinstance(of, int) and place >= of:
+            yield f"links[{index}].share.place", f"places of {of} links are 0 to {of - 1}"
 
 
 def _rhythms(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:

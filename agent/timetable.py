@@ -110,7 +110,7 @@ class Timetable:
             for (job, name), slot in self._passed.items()
             if name == link.name and slot // SLOTS_A_DAY == plan.day.toordinal()
         ]
-        run = next_of_day(plan, [*made, *passed], now_s=now_s, since_s=self._since_s)
+        run = next_of_day(plan, [*made, *passed], now_s=now_s, since_s=self._since_s, share=link.share)
         if run is None:
             return None
         visit = Visit(plan.day.isoformat(), run.slot, run.cell, run.upload)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent.meter import Meter, grown_bytes
 from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_month, room, zone_of
 from agent.planner import Visit, Wish, cost, next_of_day, plan_of_day
-from agent.settings import Plan
+from agent.settings import Plan, Share
 from base.table import render
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _EXAMPLES: Final = """\
 examples:
   probe-lab simulate plan                          300 links, 30 days, one table
   probe-lab simulate plan --links 1000 --ports 12
+  probe-lab simulate plan --drawn                  no link has a place in the group: all instants are drawn by hash
   probe-lab simulate plan --json --check           one object; exit 1 when a goal is missed
 """
 _FIRST_DAY: Final = date(2026, 6, 1)
@@ -67,6 +68,7 @@ class Link:
     probe: str
     kind: Kind
     rng: random.Random
+    share: Share | None = None
     bits: int = 64
     truth: Counter[date] = field(default_factory=Counter)
     books: Counter[date] = field(default_factory=Counter)
@@ -177,6 +179,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--ports", type=int, default=4, metavar="N", help="ports of the one responder group (default: 4)"
     )
+    parser.add_argument("--drawn", action="store_true", help="without places in the group")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
@@ -190,10 +193,14 @@ def run(options: argparse.Namespace) -> int:
     if min(options.links, options.days, options.ports) < 1:
         sys.stderr.write("--links, --days and --ports are at least 1\n")
         return 2
-    links = simulate(options.links, options.days, options.seed)
+    links = simulate(options.links, options.days, options.seed, room=None if options.drawn else options.ports)
     rows = rows_of(links, options.days)
     collisions = collisions_of(links, options.ports)
     missed = goals_missed(links, options.days)
+    if not options.drawn and collisions.no_port_percent:
+        missed.append(
+            f"{collisions.no_port_percent:.3f} % of the runs find no port free, though every link has its place"
+        )
     if options.json:
         report = {
             "links": options.links,
@@ -207,19 +214,26 @@ def run(options: argparse.Namespace) -> int:
         head = [name.replace("_", " ") for name in Row._fields]
         sys.stdout.write(render(head, [tuple(row) for row in rows]) + "\n\n")
         sys.stdout.write(
-            f"One responder group, {collisions.ports} ports, {collisions.runs} runs, "
-            f"{collisions.most_at_once} at once at most:\n"
-            f"{collisions.no_port_percent:.2f} % find no port free and wait for a lease "
-            f"({collisions.no_port_on_steps_percent:.2f} % if all began on common steps of {_STEP_S} s).\n"
+            f"One responder group, room for {collisions.ports} at once, {collisions.runs} runs, "
+            f"{'drawn by hash' if options.drawn else 'each link in its place'}:\n{collisions.most_at_once} at once at "
+            f"most, {collisions.no_port_percent:.2f} % find no port free and wait for a lease.\n"
         )
+        if options.drawn:
+            on_steps = collisions.no_port_on_steps_percent
+            sys.stdout.write(f"If all began on common steps of {_STEP_S} s, {on_steps:.2f} % would.\n")
         sys.stdout.write("".join(f"MISSED: {text}\n" for text in missed) or "All goals are met.\n")
     return 1 if options.check and missed else 0
 
 
-def simulate(count: int, days: int, seed: int) -> list[Link]:
-    """Live through the days; return the links."""
+def simulate(count: int, days: int, seed: int, *, room: int | None = None) -> list[Link]:
+    """Live through the days; return the links. With `room` each has a place in a group with room for so many."""
     links = [
-        Link(f"probe-{number}", KINDS[number % len(KINDS)], random.Random(f"{seed}/{number}"))
+        Link(
+            f"probe-{number}",
+            KINDS[number % len(KINDS)],
+            random.Random(f"{seed}/{number}"),
+            Share(place=number, of=count, room=room) if room is not None else None,
+        )
         for number in range(count)
     ]
     for done, link in enumerate(links):
@@ -239,10 +253,12 @@ def _live(link: Link, day: date) -> None:
     now_s, planned = begins_s, set[tuple[str, int]]()
     while True:
         spent = link.spent(day)
-        day_plan = plan_of_day((link.probe, "sim"), plan, day, wishes=_WISHES, spent=spent, visits=link.visits[-400:])
+        day_plan = plan_of_day(
+            (link.probe, "sim"), plan, day, wishes=_WISHES, spent=spent, visits=link.visits[-400:], share=link.share
+        )
         planned |= {(one.job, one.slot) for one in day_plan.runs}
         made = {(visit.job, visit.slot) for visit in link.visits[-20:] if visit.day == day}
-        due = next_of_day(day_plan, made, now_s=now_s, since_s=begins_s)
+        due = next_of_day(day_plan, made, now_s=now_s, since_s=begins_s, share=link.share)
         if due is None:
             break
         now_s = max(now_s, due.at_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, zone_of
-from agent.planner import Visit, Wish, next_of_day, plan_of_day
-from agent.settings import Plan
+from agent.planner import TURN_S, Visit, Wish, next_of_day, period_s, plan_of_day
+from agent.settings import Plan, Share
 
 LIGHT = Wish("light", 8, 6.0, upload=True)
 REFERENCE = Wish("reference", 4, 10.0, upload=True)
@@ -24,8 +25,15 @@ class Month:
     """A SIM through its days, as the agent lives them; every run moves `run_mb` down and a quarter of that up."""
 
     def __init__(
-        self, plan: Plan, wishes: tuple[Wish, ...] = (LIGHT,), *, run_mb: float = 32, probe: str = "p1"
+        self,
+        plan: Plan,
+        wishes: tuple[Wish, ...] = (LIGHT,),
+        *,
+        run_mb: float = 32,
+        probe: str = "p1",
+        share: Share | None = None,
     ) -> None:
+        self.share = share
         self.plan, self.wishes, self.probe, self.run_mb = plan, wishes, probe, run_mb
         self.visits: list[Visit] = []
         self.spent: Counter[date] = Counter()
@@ -50,6 +58,7 @@ class Month:
                 wishes=self.wishes,
                 spent=self.books(day),
                 visits=self.visits,
+                share=self.share,
             )
             made = {(visit.job, visit.slot) for visit in self.visits if visit.day == day}
             run = next_of_day(plan_now, made, now_s=now_s, since_s=begins.timestamp())
@@ -229,6 +238,68 @@ def test_a_clock_that_is_set_either_way_repeats_no_run(steps: list[float], runs:
         now_s += step_s
         since_s = now_s
     assert len({(visit.day, visit.slot) for visit in visits}) == len(visits)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    of=st.integers(2, 300),
+    room=st.integers(1, 8),
+    wishes=st.sampled_from([(LIGHT,), (LIGHT, REFERENCE), (Wish("hourly", 20, 6.0, upload=True),)]),
+    reset_at=st.sampled_from(["00:00", "07:00", "05:45"]),
+    seed=st.integers(0, 10**6),
+    day=st.dates(date(2024, 1, 1), date(2030, 1, 1)),
+)
+def test_no_two_links_of_one_group_have_the_same_turn_unless_it_has_room(
+    *, of: int, room: int, wishes: tuple[Wish, ...], reset_at: str, seed: int, day: date
+) -> None:
+    """Whatever each has behind it: jobs of all kinds, other plan days, months that were thinned."""
+    dice = random.Random(seed)
+    begun: Counter[int] = Counter()
+    alone = Counter[int]()
+    for place in range(of):
+        share = Share(place=place, of=of, room=room)
+        visits = [
+            Visit(wish.job, day - timedelta(days=1), slot, dice.randrange(3), upload=True, run_bytes=None)
+            for wish in wishes
+            for slot in range(wish.runs_per_day)
+            if dice.random() < 0.5
+        ]
+        plan = Plan(reset_at=dice.choice([reset_at, "00:00"]), quota_month_mb=dice.choice([None, 20 * GB]))
+        found = plan_of_day((f"p{place}", "v"), plan, day, wishes=wishes, spent=Spent(0, 0), visits=visits, share=share)
+        most = sum(wish.runs_per_day for wish in wishes)
+        if period_s(share) * 1.5 > 86_400 / most:
+            continue  # more tests than there are turns: no plan can help, the lease decides
+        for run in found.runs:
+            turn, rest_s = divmod(run.at_s, TURN_S)
+            assert rest_s == 0, "not at a turn"
+            assert run.at_s < run.until_s
+            begun[int(turn)] += 1
+            alone[hash((place, int(turn)))] += 1
+            cells = max(1, round(86_400 / wishes[[w.job for w in wishes].index(run.job)].runs_per_day / 3600))
+            assert 0 <= run.cell < cells
+    assert max(begun.values(), default=0) <= room
+    assert max(alone.values(), default=0) <= 1, "one link, two tests in one turn"
+
+
+def test_a_run_that_missed_its_turn_waits_for_the_link_s_next_one() -> None:
+    share = Share(place=17, of=300, room=10)
+    plan = plan_of_day(NAMES, Plan(), JUNE[0], wishes=[LIGHT], spent=Spent(0, 0), visits=[], share=share)
+    first, begins_s = plan.runs[0], plan.begins.timestamp()
+    for late_s, wanted_s in ((5, first.at_s), (40, first.at_s + period_s(share))):
+        due = next_of_day(plan, [], now_s=first.at_s + late_s, since_s=begins_s, share=share)
+        assert due is not None
+        if wanted_s < first.until_s:
+            assert (due.slot, due.at_s) == (0, wanted_s)
+
+
+def test_a_link_s_turns_wander_through_the_hour() -> None:
+    month = Month(Plan(), (LIGHT,), share=Share(place=17, of=300, room=4))
+    for day in JUNE:
+        month.live(day)
+    assert len(month.instants) == 240
+    minutes = Counter(int(at_s % 3600 // 600) for at_s in month.instants)
+    assert all(25 <= minutes[tenth] <= 60 for tenth in range(6)), minutes
+    assert min(month.hours()[hour] for hour in range(24)) >= 6
 
 
 def test_a_run_costs_what_the_last_ones_cost() -> None:

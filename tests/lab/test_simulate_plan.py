@@ -27,6 +27,13 @@ def test_a_month_of_every_kind_of_plan_keeps_its_quotas_hours_and_weekdays(capsy
     assert short["of_quota_percent"] > 70, "what there is is spent"
 
 
+def test_links_in_their_places_never_meet_and_drawn_ones_do() -> None:
+    placed = simulate_plan.collisions_of(simulate_plan.simulate(60, 4, seed=1, room=1), 1)
+    assert (placed.no_port_percent, placed.most_at_once) == (0, 1)
+    drawn = simulate_plan.collisions_of(simulate_plan.simulate(60, 4, seed=1), 1)
+    assert drawn.no_port_percent > 5
+
+
 def test_the_simulation_is_the_same_every_time() -> None:
     first, second = (simulate_plan.rows_of(simulate_plan.simulate(3, 5, seed=7), 5) for _ in range(2))
     assert first == second
