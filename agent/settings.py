@@ -315,10 +315,10 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _twice("jobs", jobs, "name")
     yield from _ladders(links)
     yield from _plans(links)
-    yield from _rhythms(jobs)
     yield from settings_checks.resolvers(links)
     yield from settings_checks.services(jobs)
     yield from _shares(links)
+    yield from _rhythms(jobs)
     yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
     for index, entry in jobs:

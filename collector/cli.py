@@ -21,6 +21,7 @@ from base import logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
+from base.table import render
 from collector import clashes, fleet, gaps, points, salvage, settings, stats
 from collector.asking import Asker
 from collector.influx import SinkError, open_sink
@@ -57,6 +58,7 @@ examples:
   probe-collector replay --since 2026-07-01            write July and later into the database again
   probe-collector replay --probe lc-tan-phong-1        write one probe's results again
   probe-collector acl --sites /etc/probefleet/sites.yaml   who may do what at the broker
+  probe-collector places --room 9 --of 400                 each link's turn at the test servers
 """
 
 
@@ -237,6 +239,22 @@ def _salvage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _places(arguments: argparse.Namespace) -> int:
+    try:
+        found = fleet.places(
+            fleet.load(arguments.sites), links_each=arguments.links, room=arguments.room, of=arguments.of
+        )
+    except ValueError as error:
+        print(f"{arguments.sites}: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(msgspec.json.encode([place._asdict() for place in found]).decode())
+    else:
+        rows = [(p.probe, p.link, f"share: {{place: {p.place}, of: {p.of}, room: {p.room}}}") for p in found]
+        print(render(("probe", "link", "write into the link in agent.yaml"), rows))
+    return 0
+
+
 def _clashes(arguments: argparse.Namespace) -> int:
     path = arguments.journal or settings.load(arguments.config).journal.path
     with Journal(path, read_only=True) as journal:
@@ -260,6 +278,13 @@ def _gaps(arguments: argparse.Namespace) -> int:
 def _version(_: argparse.Namespace) -> int:
     print(f"probe-collector {importlib.metadata.version('probefleet')}")
     return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return number
 
 
 def iso_time(text: str) -> datetime:
@@ -298,6 +323,14 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="for machines")
     access = add("acl", _acl, "write the broker's access list from the site list")
     access.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
+    turns = add("places", _places, "write each link's place among those that share the test servers")
+    turns.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
+    turns.add_argument("--links", type=_positive, default=1, metavar="N", help="links of each probe (%(default)s)")
+    turns.add_argument("--room", type=_positive, required=True, metavar="N", help="tests at once that fit")
+    turns.add_argument(
+        "--of", type=_positive, metavar="N", help="places in all, with those to come (default: the links)"
+    )
+    turns.add_argument("--json", action="store_true", help="for machines")
     who = add("clashes", _clashes, "name probes that share an id, or came back with an old card")
     who.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
     who.add_argument("--json", action="store_true", help="for machines")

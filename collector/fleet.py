@@ -83,6 +83,32 @@ def acl(fleet: Fleet) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+class Place(NamedTuple):
+    """What a link's `share` in agent.yaml says: its place among all that share the test servers, from 0 on."""
+
+    probe: str
+    link: int
+    place: int
+    of: int
+    room: int
+
+
+def places(fleet: Fleet, *, links_each: int, room: int, of: int | None = None) -> list[Place]:
+    """Give each link a number in the order of the list, `links_each` a probe; raise ValueError if `of` is too few.
+
+    A greater `of` leaves room for sites to come: they are appended, and nobody's place changes.
+    """
+    probes = fleet.probes()
+    of = of or len(probes) * links_each
+    if of < len(probes) * links_each:
+        raise ValueError(f"{len(probes)} probes with {links_each} links each need {len(probes) * links_each} places")
+    return [
+        Place(probe, link + 1, number * links_each + link, of, room)
+        for number, probe in enumerate(probes)
+        for link in range(links_each)
+    ]
+
+
 def _right(user: str, branch: str, reads: Sequence[str], writes: Sequence[str]) -> Right:
     return Right(
         user,

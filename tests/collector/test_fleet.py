@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from base.configfile import ConfigError
-from collector import fleet
+from collector import cli, fleet
 from wire import topics
 
 ROOT = Path(__file__).parents[2]
@@ -74,3 +75,29 @@ def test_a_mistake_in_the_list_is_named_with_its_place(tmp_path: Path, text: str
     with pytest.raises(ConfigError) as refusal:
         fleet.load(written(tmp_path, text))
     assert said in str(refusal.value)
+
+
+def test_every_link_of_the_list_has_a_place_of_its_own(tmp_path: Path) -> None:
+    listed = fleet.load(written(tmp_path, SITES))
+    found = fleet.places(listed, links_each=2, room=9)
+    assert [place.place for place in found] == list(range(2 * len(listed.probes())))
+    assert {(place.of, place.room) for place in found} == {(len(found), 9)}
+    assert [place[:3] for place in fleet.places(listed, links_each=2, room=9, of=400)] == [p[:3] for p in found]
+    with pytest.raises(ValueError, match="need"):
+        fleet.places(listed, links_each=2, room=9, of=1)
+
+
+def test_the_command_writes_what_belongs_into_agent_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["probe-collector", "places", "--sites", str(written(tmp_path, SITES)), "--room", "9"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "share: {place: 0, of: " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "--of", "1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "places" in capsys.readouterr().err
