@@ -227,7 +227,7 @@ class Budget:
     def wish(job: ThroughputJob) -> Wish:
         """Say what a job asks of a plan."""
         options = job.options
-        return Wish(job.name, job.runs_per_day or 1, options.length_s, options.upload)
+        return Wish(job.name, job.runs_per_day or 1, options.omit_s + options.duration_s, options.upload)
 
     def _month(self, link: Link) -> tuple[date, date]:
         return plan_month(link.plan, self.day(link))

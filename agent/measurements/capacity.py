@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from agent import path as paths
-from agent import resolver
-from agent.measurements import iperf_report, throughput
-from agent.measurements.base import MeasurementFailed, require_usable, run_killable
+from agent.measurements import family, iperf_report, throughput
+from agent.measurements.base import MeasurementFailed, require_up, run_killable
 from agent.measurements.throughput_options import (
     KILL_AFTER_S,
     PROBE_TIMEOUT_S,
@@ -53,6 +52,7 @@ class CapacityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     rate_mbps: Annotated[float, msgspec.Meta(ge=1, le=1000)] | None = None
     duration_s: Annotated[int, msgspec.Meta(ge=1, le=5)] = 3
     connect_timeout_s: Annotated[float, msgspec.Meta(ge=0.5, le=30)] = 5
+    family: Literal["auto", "ipv4", "ipv6"] = "ipv4"
 
     @property
     def transfers(self) -> int:
@@ -72,10 +72,8 @@ class CapacityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def run(path: LinkPath, server: Server, options: CapacityOptions, terms: Terms) -> Capacity:
     """Measure over `path`; raise MeasurementFailed. Takes at most `options.longest_s`; leaves no process behind."""
-    require_usable(path)
-    address = resolver.resolve(path, server.host)
-    if address is None:
-        raise MeasurementFailed(Reason.NAME_NOT_RESOLVED, f"no address found for {server.host}")
+    require_up(path)
+    path, address = family.choose(path, server.host, options.family)
     left_bytes = terms.left_bytes
     rate_mbps = options.rate_mbps or min(_MOST_MBPS, _FIRST_TIMES * (terms.last_mbps or USUAL_MBPS))
     for tries in range(1, options.transfers + 1):
@@ -96,9 +94,7 @@ def run(path: LinkPath, server: Server, options: CapacityOptions, terms: Terms) 
             raise MeasurementFailed(
                 Reason.WRONG_PATH, f"{path.interface} carried {received} of {found.payload_bytes} bytes", begun=True
             )
-        found = msgspec.structs.replace(
-            found, interface_bytes=own.both_bytes, family="ipv6" if ":" in address else "ipv4"
-        )
+        found = msgspec.structs.replace(found, interface_bytes=own.both_bytes, family=family.of(address))
         if found.full or tries == options.transfers:
             break
         left_bytes = max(0, left_bytes - own.both_bytes) if left_bytes is not None else None

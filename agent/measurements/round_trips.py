@@ -101,10 +101,11 @@ class Echoes:
     def __init__(self, path: LinkPath, address: str, port: int | None) -> None:
         """Take the link, the host's numeric address, and the port of its echo server (None: it has none)."""
         self._path, self._address = path, address
-        self._irtt_port = port if port is not None and self._goes_by_the_link(port) else None
+        self._irtt_port = port
         self._silent = False
         self._idle: RoundTrips | None = None
         self._asked = False
+        self._route_is_known = False
 
     def idle(self, length_s: float) -> RoundTrips | None:
         """Send for `length_s`, which wakes the radio too; None if nothing comes back. Asked again, it remembers.
@@ -114,6 +115,15 @@ class Echoes:
         if length_s > 0 and not self._asked:
             self._asked, self._idle = True, self._measure_idle(length_s)
         return self._idle
+
+    def _by_irtt(self) -> bool:
+        """Whether irtt may be used: it has a server there, and its packets take the link."""
+        if self._irtt_port is not None and not self._route_is_known:
+            self._route_is_known = True
+            source, port = self._path.source_address, self._irtt_port
+            if source is None or paths.route_device(self._address, source, udp_port=port) != self._path.interface:
+                self._irtt_port = None
+        return self._irtt_port is not None
 
     def _measure_idle(self, length_s: float) -> RoundTrips | None:
         give_up_s = time.monotonic() + idle_within_s(length_s)
@@ -155,7 +165,7 @@ class Echoes:
 
     def _command(self, length_s: float) -> list[str]:
         family = "-6" if ":" in self._address else "-4"
-        if self._irtt_port is None:
+        if not self._by_irtt():
             sends = ["-i", f"{_PING_INTERVAL_S:g}", "-w", str(max(1, math.ceil(length_s)))]
             return ["ping", family, "-n", "-I", self._path.interface, *sends, self._address]
         host = f"[{self._address}]" if ":" in self._address else self._address
@@ -165,12 +175,6 @@ class Echoes:
 
     def _read(self, output: bytes) -> Series:
         return read_ping(output) if self._irtt_port is None else read_irtt(output)
-
-    def _goes_by_the_link(self, port: int) -> bool:
-        source = self._path.source_address
-        if source is None:
-            return False
-        return paths.route_device(self._address, source, udp_port=port) == self._path.interface
 
 
 def idle_within_s(length_s: float) -> float:

@@ -20,7 +20,7 @@ from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Measured, Terms, run, run_in_turn
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.path import LinkPath
-from wire.messages import Reason, Server, Transfer
+from wire.messages import Invalid, Reason, Server, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_a_run_on_the_loopback_brings_both_directions(serve: Callable[..., int])
     assert measured.upload is not None
     assert measured.upload.mbps == measured.upload.steady_mbps > 10
     assert measured.upload_failure is None
-    assert measured.invalid == ()
+    assert set(measured.invalid) <= {Invalid.OTHER_TRAFFIC}, "others may use the loopback too"
     assert children() == []
 
 
