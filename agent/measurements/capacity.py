@@ -21,8 +21,8 @@ from agent.measurements import family, iperf_report, throughput
 from agent.measurements.base import MeasurementFailed, require_up, run_killable
 from agent.measurements.throughput_options import (
     KILL_AFTER_S,
+    PAUSE_S,
     PROBE_TIMEOUT_S,
-    SAME_PORT_PAUSE_S,
     USUAL_MBPS,
     WIND_UP_S,
 )
@@ -67,7 +67,7 @@ class CapacityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def longest_s(self) -> float:
         """How long a whole run can take at worst: what a lease must last."""
-        return self.transfers * (self.deadline_s + KILL_AFTER_S + PROBE_TIMEOUT_S) + SAME_PORT_PAUSE_S
+        return self.transfers * (self.deadline_s + KILL_AFTER_S + PROBE_TIMEOUT_S) + PAUSE_S
 
 
 def run(path: LinkPath, server: Server, options: CapacityOptions, terms: Terms) -> Capacity:
@@ -77,8 +77,8 @@ def run(path: LinkPath, server: Server, options: CapacityOptions, terms: Terms) 
     left_bytes = terms.left_bytes
     rate_mbps = options.rate_mbps or min(_MOST_MBPS, _FIRST_TIMES * (terms.last_mbps or USUAL_MBPS))
     for tries in range(1, options.transfers + 1):
-        if tries > 1 and len(server.ports) == 1:
-            time.sleep(SAME_PORT_PAUSE_S)
+        if tries > 1:
+            time.sleep(PAUSE_S)
         port = server.ports[min(tries, len(server.ports)) - 1]
         before = paths.counters()
         asked: dict[str, object] = {

@@ -32,6 +32,8 @@ _ELSEWHERE_BYTES: Final = 200_000
 LEAST_MEASURED_S: Final = 3.0
 """A transfer that was to be measured for longer and was not is too short: slow start weighs on what is left of it."""
 _TIMERS_S: Final = 0.05
+_SHORTER: Final = 0.9
+"""The two ends' clocks do not leave out the start, and do not end, at the same moment."""
 
 _REASONS: Final = (
     ("server is busy", Reason.BUSY),
@@ -224,7 +226,7 @@ def doubts(
     elif report.quota_reached:
         found.append(Invalid.QUOTA_REACHED)
     received = report.end.sum_received
-    if received is not None and received.seconds < min(asked_s, LEAST_MEASURED_S) - _TIMERS_S:
+    if received is not None and received.seconds < _SHORTER * min(asked_s, LEAST_MEASURED_S):
         found.append(Invalid.TOO_SHORT)
     return tuple(found)
 

@@ -23,8 +23,8 @@ from agent.measurements.base import MeasurementFailed, require_up, run_killable
 from agent.measurements.round_trips import ECHO_BYTES, ENDS_WITHIN_S, INTERVAL_S, Echoes
 from agent.measurements.throughput_options import (
     KILL_AFTER_S,
+    PAUSE_S,
     PROBE_TIMEOUT_S,
-    SAME_PORT_PAUSE_S,
     ThroughputOptions,
 )
 from agent.path import Counters, LinkPath
@@ -115,8 +115,7 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
     if options.upload and left_bytes is not None and left_bytes < _LEAST_BYTES:
         upload_failure = Reason.QUOTA_REACHED
     elif options.upload:
-        if len(server.ports) == 1:
-            time.sleep(SAME_PORT_PAUSE_S)
+        time.sleep(PAUSE_S)
         try:
             up = _transfer(trip, server.ports[-1], reverse=False, left_bytes=left_bytes)
         except MeasurementFailed as failure:

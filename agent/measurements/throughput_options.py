@@ -18,8 +18,9 @@ WIND_UP_S: Final = 5.0
 KILL_AFTER_S: Final = 2.0
 """How long after its own deadline the child is killed."""
 PROBE_TIMEOUT_S: Final = 2.0
-SAME_PORT_PAUSE_S: Final = 1.0
-"""A server that runs one test after another is refused now and then without it."""
+PAUSE_S: Final = 1.0
+"""Between two transfers: what the queue still holds of one must not count as traffic of others beside the next, and a
+server that runs one test after another is refused now and then without it."""
 RUNS_ON_S: Final = 0.4
 HEADERS: Final = 1.05
 FAR_MS: Final = 80.0
@@ -94,7 +95,7 @@ class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     def longest_s(self) -> float:
         """How long a whole run can take at worst: what a lease must last."""
         each_s = self.deadline_s + KILL_AFTER_S + PROBE_TIMEOUT_S + (ENDS_WITHIN_S if self.loaded_latency else 0)
-        return self.transfers * each_s + SAME_PORT_PAUSE_S + idle_within_s(self.idle_s)
+        return self.transfers * each_s + PAUSE_S + idle_within_s(self.idle_s)
 
     def usual_bytes(self, mbps: float) -> int:
         """Expect what a transfer moves at this speed, with headers and what is still in the queue at its end."""
