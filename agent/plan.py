@@ -11,7 +11,6 @@ from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
-from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from agent.settings import Plan
@@ -47,7 +46,11 @@ class Room(NamedTuple):
 
 def zone_of(plan: Plan) -> tzinfo:
     """Return the plan's zone: the named one, else the fixed offset."""
-    return ZoneInfo(plan.time_zone) if plan.time_zone is not None else timezone(timedelta(hours=plan.utc_offset_h))
+    if plan.time_zone is None:
+        return timezone(timedelta(hours=plan.utc_offset_h))
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # few plans name a zone, and it costs a quarter of a megabyte
+
+    return ZoneInfo(plan.time_zone)
 
 
 def day_begins(plan: Plan, day: date) -> datetime:

@@ -6,7 +6,6 @@ import logging
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from agent.settings import RadioJob, ThroughputJob
 from agent.spool import is_telemetry
 from agent.thinning import Thinner, Thinning
 from base.durable import StorageError
+from base.version import VERSION
 from wire import messages
 from wire.messages import (
     Failed,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGENT_VERSION: Final = version("probefleet")
+AGENT_VERSION: Final = VERSION
 _HELD_IN_MEMORY: Final = 200
 """Results kept in memory while the disk takes none."""
 

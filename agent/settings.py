@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -348,6 +347,8 @@ def _plans(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, s
         zone = plan.get("time_zone") if isinstance(plan, dict) else None
         if isinstance(zone, str):
             try:
+                from zoneinfo import ZoneInfo  # noqa: PLC0415  # few links name a zone
+
                 ZoneInfo(zone)
             except (KeyError, ValueError, OSError):
                 yield f"links[{index}].plan.time_zone", f"no time zone is called '{zone}'; example: Asia/Ho_Chi_Minh"

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+
+from base.later import postpone
+
+postpone("urllib.request")  # paho asks it for proxies, which we do not use; it and what it brings are 2 MB
+from paho.mqtt import client as paho  # noqa: E402  # after the line above
+from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402  # as above
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 

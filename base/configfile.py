@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -154,6 +153,8 @@ def _check_struct(
     tag_field = struct.__struct_config__.tag_field
     for key in value:
         if key not in fields and key != tag_field:
+            import difflib  # noqa: PLC0415  # for a mistake only
+
             close = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(fields)}"
             mistakes.append((f"{path}.{key}".lstrip("."), f"unknown key; {hint}"))

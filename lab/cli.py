@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     from lab import demo, simulate_plan  # noqa: PLC0415  # here an interruption is already quiet
     from lab.cell import bench  # noqa: PLC0415  # the same
     from lab.collecting import bench as collecting  # noqa: PLC0415  # the same
+    from lab.idle import bench as idle  # noqa: PLC0415  # the same
     from lab.lending import bench as lease  # noqa: PLC0415  # the same
     from lab.lending import capacity, stuck  # noqa: PLC0415  # the same
     from lab.method import bench as method  # noqa: PLC0415  # the same
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parts = benches.add_subparsers(required=True, metavar="PART")
     bench.add_parser(parts)
     collecting.add_parser(parts)
+    idle.add_parser(parts)
     lease.add_parser(parts)
     stuck.add_parser(parts)
     method.add_parser(parts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.modem.errors import CommandRefused, ModemError
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 @cache
 def _table() -> dict[tuple[str, str], tuple[Apn, ...]]:
-    text = (files("agent.modem") / "apn.csv").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("apn.csv").read_text(encoding="utf-8")
     found: dict[tuple[str, str], tuple[Apn, ...]] = {}
     for row in csv.DictReader(text.splitlines()):
         apn = Apn(row["apn"], row["username"], row["password"], row["provider"], row["source"])

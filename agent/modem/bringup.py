@@ -8,9 +8,8 @@ compositions are never switched, and nothing is written to flash that agent.yaml
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -60,8 +59,7 @@ def _run_tool(command: Sequence[str]) -> Finished:
     return run_killable(command, deadline_s=_TOOL_S)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tools:
+class Tools(NamedTuple):
     """What reaches the modem and the machine, in one hand; tests replace it."""
 
     modems: SerialModems

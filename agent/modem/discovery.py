@@ -11,7 +11,6 @@ import csv
 import logging
 import re
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +90,7 @@ class FoundModem(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def known_modems() -> dict[tuple[str, str], KnownModem]:
     """Read the table by (vendor id, product id); `*` as the product stands for every other product of the vendor."""
-    text = (files("agent.modem") / "usb_ids.csv").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("usb_ids.csv").read_text(encoding="utf-8")
     table = {}
     for row in csv.DictReader(text.splitlines()):
         table[row["vendor_id"], row["product_id"]] = KnownModem(

@@ -1,0 +1,1 @@
+"""What an agent costs while it waits, beside others of its kind."""
