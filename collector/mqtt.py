@@ -1,6 +1,6 @@
 """The part of MQTT 3.1.1 that a collector needs, without I/O: bytes in, packets out; what to send, as bytes.
 
-A general client spends most of a collector's time on one packet after the other (docs/decisions/0011). Here a whole
+A general client spends most of a collector's time on one packet after the other (docs/decisions/0017). Here a whole
 read is cut into packets in one loop, and a batch's confirmations are one string of bytes. What an attacker sends costs
 bounded memory: of a packet larger than any that is accepted only the beginning is kept.
 Sections are those of the OASIS standard "MQTT Version 3.1.1".
