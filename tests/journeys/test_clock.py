@@ -123,7 +123,8 @@ class Probe:
                 "tls": None,
             },
             "links": [{"name": "viettel", "interface": "none0", "modem": str(modem.port)}],
-            "jobs": [{"name": "radio", "measurement": "radio", "every_s": 5}],
+            "spool": {"telemetry_every_s": 2},
+            "jobs": [{"name": "radio", "measurement": "radio", "every_s": 5, "thin": None}],
         }
         (folder / "agent.yaml").write_text(yaml.safe_dump(document))
 
