@@ -11,6 +11,7 @@ import msgspec
 from agent.lease import WAIT_AT_MOST_S, Borrowed, Wish, borrow
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.trace import trace
+from agent.name_servers import of_namespace
 from agent.path import LinkPath, carried, look
 from agent.resolver import resolve
 from agent.witness import Witness
@@ -88,7 +89,8 @@ class Bench:
 
     def path(self) -> LinkPath:
         """Find the interface's present address and state; raise MeasurementFailed if it cannot carry a test."""
-        path = msgspec.structs.replace(look(self.link.interface), resolvers=self.link.resolvers)
+        resolvers = self.link.resolvers or of_namespace(self.link.namespace)
+        path = msgspec.structs.replace(look(self.link.interface), resolvers=resolvers)
         self._path, self._source_address = path, path.source_address
         if not path.exists:
             raise MeasurementFailed(

@@ -53,7 +53,7 @@ def _run(bench: Bench, job: Job) -> Outcome:  # noqa: PLR0911  # a table, one li
             return _ping(bench, job)
         case DnsJob():
             path = bench.path()
-            bench.server = Server(host=next(iter(name_servers.of_link(path).servers), ""))
+            bench.server = next((Server(host=one) for one in name_servers.of_link(path).servers), None)
             with on_link(path):
                 return dns.run(path, job.options)
         case WebJob():

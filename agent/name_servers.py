@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ASK_S: Final = 3.0
 _KEPT_S: Final = 60.0
+_MOST_KEPT: Final = 50
 _SEPARATORS: Final = re.compile(r"[\s|,]+")
 
 
@@ -56,9 +57,15 @@ def of_link(path: LinkPath, files: Files = REAL) -> Found:
     if known is not None and time.monotonic() < known[0]:
         return known[1]
     found = _find(path.interface, files)
-    _kept.clear()
+    if len(_kept) >= _MOST_KEPT:
+        _kept.clear()
     _kept[key] = (time.monotonic() + _KEPT_S, found)
     return found
+
+
+def of_namespace(namespace: str | None, folder: Path = Path("/etc/netns")) -> tuple[str, ...]:
+    """Read what belongs to a network namespace of that name, where a link lives in one (ip-netns(8))."""
+    return of_resolv_conf(folder / namespace / "resolv.conf") if namespace is not None else ()
 
 
 def forget() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from agent.path import LinkPath
 
 HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?$")]
+
+
+LONGEST_S: Final = 60.0
+"""Questions whose turn has not come by then are not put."""
 
 
 class DnsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +47,9 @@ def run(path: LinkPath, options: DnsOptions) -> Dns:
         )
     servers = found.servers if options.every_server else found.servers[:1]
     before = paths.counters()
-    lookups = tuple(_look_up(path, server, name, options) for name in options.names for server in servers)
+    give_up_s = time.monotonic() + LONGEST_S
+    questions = [(server, name) for name in options.names for server in servers]
+    lookups = tuple(_look_up(path, *question, options) for question in questions if time.monotonic() < give_up_s)
     silent = [lookup for lookup in lookups if lookup.answer_ms is None]
     if len(silent) == len(lookups):
         reason = silent[0].failure or Reason.TIMEOUT

@@ -175,6 +175,8 @@ def ping(job: dict[str, Any], context: ssl.SSLContext | None) -> dict[str, Any]:
     begun_s = time.monotonic()
     for number in range(job["count"]):
         time.sleep(max(0.0, begun_s + number * job["interval_s"] - time.monotonic()))
+        if time.monotonic() > begun_s + job["longest_s"]:
+            break
         signal.setitimer(signal.ITIMER_REAL, job["timeout_s"])
         keep = False
         try:

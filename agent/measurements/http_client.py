@@ -23,6 +23,8 @@ Url = Annotated[str, msgspec.Meta(pattern=r'^https?://[A-Za-z0-9._-]+(:[0-9]{1,5
 _CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.http_child")
 _PORTS: Final = {"http": 80, "https": 443}
 _KILL_AFTER_S: Final = 2.0
+PINGS_LONGEST_S: Final = 60.0
+"""No ping begins later than this after the first."""
 
 
 class Target(NamedTuple):
@@ -79,7 +81,8 @@ def ping(
 ) -> Answer:
     """Make `count` round trips on one kept connection; raise MeasurementFailed (TOOL_FAILED) if the child breaks."""
     job = _job(path, url, address, ca_file) | {"do": "ping", "count": count, "interval_s": interval_s}
-    return _run(job | {"timeout_s": timeout_s}, deadline_s=count * max(interval_s, timeout_s))
+    job |= {"timeout_s": timeout_s, "longest_s": PINGS_LONGEST_S}
+    return _run(job, deadline_s=PINGS_LONGEST_S + interval_s + timeout_s)
 
 
 def _job(path: LinkPath, url: str, address: str, ca_file: Path | None) -> dict[str, Any]:

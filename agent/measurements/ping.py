@@ -60,7 +60,8 @@ class PingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def run(path: LinkPath, host: str | None, options: PingOptions) -> Ping:
     """Measure what is asked for, one after the other; raise MeasurementFailed if nothing ever came back.
 
-    Each has a deadline of its own: `count` times the longer of interval and timeout, the MTU `mtu.LONGEST_S`.
+    Each has a deadline of its own: TCP and HTTP `http_client.PINGS_LONGEST_S` for the last of `count` to begin, the MTU
+    `mtu.LONGEST_S`, ICMP its `count` and some seconds.
     """
     require_usable(path)
     before = paths.counters()
@@ -117,6 +118,8 @@ def _tcp(path: LinkPath, server: tuple[str, int], options: PingOptions) -> Echo:
     begun_s = time.monotonic()
     for number in range(options.count):
         time.sleep(max(0.0, begun_s + number * options.interval_ms / 1e3 - time.monotonic()))
+        if time.monotonic() > begun_s + http_client.PINGS_LONGEST_S:
+            break
         try:
             rtts_ms.append(_connect_ms(path, server, options.timeout_s))
         except TimeoutError:

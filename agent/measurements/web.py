@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -17,6 +17,10 @@ from wire.messages import Page, Reason, Web
 
 if TYPE_CHECKING:
     from agent.path import LinkPath
+
+
+LONGEST_S: Final = 120.0
+"""Pages whose turn has not come by then are not fetched."""
 
 
 class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +41,10 @@ def run(path: LinkPath, options: WebOptions) -> Web:
     before = paths.counters()
     pages: list[Page] = []
     details: list[str] = []
+    give_up_s = time.monotonic() + LONGEST_S
     for url in options.urls:
+        if time.monotonic() > give_up_s:
+            break
         page, detail = _page(path, url, options)
         pages.append(page)
         if detail:

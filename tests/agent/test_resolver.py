@@ -174,6 +174,13 @@ esac
     assert name_servers.of_link(LO, files(tmp_path)).servers == ()
 
 
+def test_a_namespace_has_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "modem1").mkdir()
+    (tmp_path / "modem1/resolv.conf").write_text("nameserver 10.7.7.1\n")
+    assert name_servers.of_namespace("modem1", tmp_path) == ("10.7.7.1",)
+    assert name_servers.of_namespace("modem2", tmp_path) == name_servers.of_namespace(None, tmp_path) == ()
+
+
 def test_pppds_file_is_for_ppp_devices(tmp_path: Path, tools: Path) -> None:
     places = files(tmp_path)
     places.pppd.write_text("nameserver 10.4.4.1\nnameserver 10.4.4.2\n")

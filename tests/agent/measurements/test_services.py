@@ -309,6 +309,20 @@ def test_replies_that_do_not_come_are_losses(here: WebServer) -> None:
     assert failure.value.reason is Reason.TIMEOUT
 
 
+def test_whoever_is_never_answered_does_not_go_on_for_ever(here: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "PINGS_LONGEST_S", 0.5)
+    port = here.server_port
+    url = f"http://localhost:{port}/slow"
+    options = ping.PingOptions(count=100, timeout_s=0.5, http_url=url, tcp_port=port, icmp=False)
+    result = ping.run(LO, "127.0.0.1", options)
+    assert result.http is not None
+    assert result.tcp is not None
+    assert 1 <= result.http.sent < 10
+    assert 1 <= result.tcp.sent < 10
+    monkeypatch.setattr(web, "LONGEST_S", 0.1)
+    assert len(web.run(LO, web.WebOptions(urls=(url,) * 5)).pages) == 1
+
+
 def test_a_page_that_is_not_there_is_nothing_to_ping_with(here: WebServer) -> None:
     with pytest.raises(MeasurementFailed, match="the server says 404") as failure:
         pinged(f"http://localhost:{here.server_port}/missing")
