@@ -51,7 +51,7 @@ def of_link(path: LinkPath, files: Files = REAL) -> Found:
     Whoever names them, they are asked over this link.
     """
     if path.resolvers:
-        return Found(path.resolvers, "agent.yaml")
+        return Found(path.resolvers, "set for the link")
     key = (path.interface, path.source_address)
     known = _kept.get(key)
     if known is not None and time.monotonic() < known[0]:

@@ -82,6 +82,7 @@ def _ping(outcome: Ping) -> Fields:
         "mtu_black_hole": found.black_hole if found else None,
         "interface_mtu_bytes": found.interface_mtu_bytes if found else None,
         "failures": ", ".join(f"{name}: {reason}" for name, reason in outcome.failures.items()) or None,
+        "family": outcome.family,
         "interface_bytes": outcome.interface_bytes,
     }
 
@@ -119,6 +120,7 @@ def _web(outcome: Web) -> Fields:
         "total_max_ms": max([page.total_ms for page in good if page.total_ms is not None], default=None),
         "body_bytes": sum(page.body_bytes for page in outcome.pages),
         "capped": sum(page.capped for page in outcome.pages),
+        "ipv6": sum(":" in (page.address or "") for page in outcome.pages),
         "failures": ", ".join(failures) or None,
         "interface_bytes": outcome.interface_bytes,
     }

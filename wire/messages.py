@@ -315,6 +315,7 @@ class Ping(_Message, frozen=True, kw_only=True, tag_field="kind", tag="ping"):
     http: Echo | None = None
     mtu: PathMtu | None = None
     failures: dict[str, Reason] = {}
+    family: str | None = None
     interface_bytes: int | None = None
 
 

@@ -18,8 +18,10 @@ import msgspec
 from agent import path as paths
 from agent import resolver
 from agent.measurements import bound, carried, http_client, icmp, jitter, mtu
-from agent.measurements.base import MeasurementFailed, require_usable
+from agent.measurements.base import MeasurementFailed, require_up
+from agent.measurements.family import choose, of
 from agent.measurements.http_client import Url
+from agent.measurements.throughput_options import Family
 from wire.messages import Ping, Reason
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ _TOTAL_RETRANS: Final = struct.Struct("=100xI")
 class PingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to ask for. The defaults, ICMP alone, cost some 2 kB; TCP 4 kB, HTTP 5 kB, the MTU 4 to 60 kB.
 
-    `tcp_port`: time connections to that port. `http_url`: an empty or small file. `mtu`: look for the path MTU.
+    `tcp_port`: time connections to that port. `http_url`: an empty or small file. `mtu`: look for the path MTU, of IPv4
+    whatever `family` says.
     """
 
     count: Annotated[int, msgspec.Meta(ge=2, le=100)] = 10
@@ -49,6 +52,7 @@ class PingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tcp_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     http_url: Url | None = None
     mtu: bool = False
+    family: Family = "ipv4"
     ca_file: Path | None = None
 
     @property
@@ -63,9 +67,11 @@ def run(path: LinkPath, host: str | None, options: PingOptions) -> Ping:
     Each has a deadline of its own: TCP and HTTP `http_client.PINGS_LONGEST_S` for the last of `count` to begin, the MTU
     `mtu.LONGEST_S`, ICMP its `count` and some seconds.
     """
-    require_usable(path)
+    require_up(path)
     before = paths.counters()
-    address = resolver.resolve(path, host) if host is not None and options.needs_host else None
+    over, address = path, None
+    if host is not None and options.needs_host:
+        over, address = choose(path, host, options.family)
     interval_s, port, url = options.interval_ms / 1e3, options.tcp_port, options.http_url
     attempts = _Attempts(path.interface)
     by_icmp = by_tcp = by_http = found_mtu = None
@@ -74,11 +80,11 @@ def run(path: LinkPath, host: str | None, options: PingOptions) -> Ping:
             "icmp", lambda: icmp.ping(path.interface, address, count=options.count, interval_s=interval_s)
         )
     if address is not None and port is not None:
-        by_tcp = attempts.make("tcp", lambda: _tcp(path, (address, port), options))
+        by_tcp = attempts.make("tcp", lambda: _tcp(over, (address, port), options))
     if url is not None:
         by_http = attempts.make("http", lambda: _http(path, url, options))
-    if address is not None and options.mtu:
-        found_mtu = attempts.make("mtu", lambda: mtu.find(path, address))
+    if host is not None and options.mtu:
+        found_mtu = attempts.make("mtu", lambda: mtu.find(path, resolver.resolve(path, host)))
     if found_mtu is None and not any(echo is not None and echo.received for echo in (by_icmp, by_tcp, by_http)):
         raise attempts.first or MeasurementFailed(Reason.TIMEOUT, f"{address or url}: nothing came back", begun=True)
     return Ping(
@@ -87,6 +93,7 @@ def run(path: LinkPath, host: str | None, options: PingOptions) -> Ping:
         http=by_http,
         mtu=found_mtu,
         failures=attempts.failures,
+        family=of(address) if address is not None else None,
         interface_bytes=carried.since(path.interface, before),
     )
 
@@ -143,9 +150,9 @@ def _connect_ms(path: LinkPath, server: tuple[str, int], timeout_s: float) -> fl
 
 def _http(path: LinkPath, url: str, options: PingOptions) -> Echo:
     """Time GETs on one kept connection, from the request to the reply's first byte; connecting is not timed."""
-    address = resolver.resolve(path, http_client.parts_of(url).host)
+    over, address = choose(path, http_client.parts_of(url).host, options.family)
     answer = http_client.ping(
-        path,
+        over,
         url,
         address,
         count=options.count,

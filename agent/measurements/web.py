@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from agent import path as paths
-from agent import resolver
 from agent.measurements import carried, http_client
-from agent.measurements.base import MeasurementFailed, require_usable
+from agent.measurements.base import MeasurementFailed, require_up
+from agent.measurements.family import choose
 from agent.measurements.http_client import Url
+from agent.measurements.throughput_options import Family
 from wire.messages import Page, Reason, Web
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     urls: Annotated[tuple[Url, ...], msgspec.Meta(min_length=1, max_length=10)]
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000, le=10_000_000)] = 300_000
     timeout_s: Annotated[float, msgspec.Meta(ge=1, le=60)] = 15
+    family: Family = "ipv4"
     ca_file: Path | None = None
 
 
 def run(path: LinkPath, options: WebOptions) -> Web:
     """Fetch each page once; raise MeasurementFailed if none came."""
-    require_usable(path)
+    require_up(path)
     before = paths.counters()
     pages: list[Page] = []
     details: list[str] = []
@@ -58,13 +60,13 @@ def _page(path: LinkPath, url: str, options: WebOptions) -> tuple[Page, str]:
     """Fetch one page; return it, and in words why it failed."""
     begun_s = time.monotonic()
     try:
-        address = resolver.resolve(path, http_client.parts_of(url).host, timeout_s=options.timeout_s, fresh=True)
+        over, address = choose(path, http_client.parts_of(url).host, options.family, fresh=True)
     except MeasurementFailed as failure:
         return Page(url=url, failure=failure.reason), failure.detail
     dns_ms = round((time.monotonic() - begun_s) * 1e3, 3)
     left_s = max(1.0, options.timeout_s - dns_ms / 1e3)
     answer = http_client.fetch(
-        path, url, address, timeout_s=left_s, max_bytes=options.max_bytes, ca_file=options.ca_file
+        over, url, address, timeout_s=left_s, max_bytes=options.max_bytes, ca_file=options.ca_file
     )
     page = Page(
         url=url,

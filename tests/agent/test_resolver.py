@@ -147,7 +147,7 @@ def test_whoever_brought_the_link_up_knows_its_name_servers(tmp_path: Path, tool
     name_servers.forget()
     tool(tools, "resolvectl", "Link 1 (lo): 10.3.3.1 10.3.3.2#dns.example fe80::1%lo")
     assert name_servers.of_link(LO, places) == Found(("10.3.3.1", "10.3.3.2"), "systemd-resolved")
-    assert name_servers.of_link(HERE, places) == Found(("127.0.0.1",), "agent.yaml")
+    assert name_servers.of_link(HERE, places) == Found(("127.0.0.1",), "set for the link")
 
 
 def test_tools_that_know_nothing_are_passed_over(tmp_path: Path, tools: Path) -> None:

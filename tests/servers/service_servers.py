@@ -11,12 +11,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from agent.measurements import bound
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.servers import TlsFiles
 
-A, CNAME = 1, 5
+A, CNAME, AAAA = 1, 5, 28
 
 
 def written(name: str) -> bytes:
@@ -36,9 +38,13 @@ def record(name: str, kind: int, data: bytes, ttl_s: int = 60) -> bytes:
 class NameServer:
     """Answers by the first label of the name; `asked` lists what it was asked, by whom, and how."""
 
-    def __init__(self, address: str, port: int = 53, *, answer: str = "10.9.0.1") -> None:
+    def __init__(
+        self, address: str, port: int = 53, *, answer: str = "10.9.0.1", answer_ipv6: str | None = None
+    ) -> None:
         self.asked: list[tuple[str, str, str]] = []
-        self._data = socket.inet_aton(answer)
+        self._data = {A: socket.inet_aton(answer)}
+        if answer_ipv6 is not None:
+            self._data[AAAA] = socket.inet_pton(socket.AF_INET6, answer_ipv6)
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((address, port))
         self._udp.settimeout(0.1)
@@ -60,9 +66,9 @@ class NameServer:
                 if self._ending.is_set():
                     return
                 continue
-            ident, name = self._read(query)
+            ident, name, kind = self._read(query)
             self.asked.append((name, peer[0], "udp"))
-            for reply in self._replies(ident, name, tcp=False):
+            for reply in self._replies(ident, name, kind, tcp=False):
                 with contextlib.suppress(OSError):  # no way back
                     self._udp.sendto(reply, peer)
 
@@ -75,22 +81,26 @@ class NameServer:
             with connection:
                 connection.settimeout(5)
                 (length,) = struct.unpack("!H", connection.recv(2, socket.MSG_WAITALL))
-                ident, name = self._read(connection.recv(length, socket.MSG_WAITALL))
+                ident, name, kind = self._read(connection.recv(length, socket.MSG_WAITALL))
                 self.asked.append((name, peer[0], "tcp"))
-                for reply in self._replies(ident, name, tcp=True):
+                for reply in self._replies(ident, name, kind, tcp=True):
                     connection.sendall(struct.pack("!H", len(reply)) + reply)
 
     @staticmethod
-    def _read(query: bytes) -> tuple[int, str]:
+    def _read(query: bytes) -> tuple[int, str, int]:
         labels, at = [], 12
         while length := query[at]:
             labels.append(query[at + 1 : at + 1 + length].decode())
             at += 1 + length
-        return struct.unpack("!H", query[:2])[0], ".".join(labels)
+        (kind,) = struct.unpack_from("!H", query, at + 1)
+        return struct.unpack("!H", query[:2])[0], ".".join(labels), kind
 
-    def _replies(self, ident: int, name: str, *, tcp: bool) -> list[bytes]:
+    def _replies(self, ident: int, name: str, kind: int, *, tcp: bool) -> list[bytes]:
+        if kind != A:
+            records = [record(name, kind, self._data[kind])] if kind in self._data else []
+            return [message(ident, name, *records, kind=kind)]
         false_data = socket.inet_aton("203.0.113.66")
-        good = message(ident, name, record(name, A, self._data))
+        good = message(ident, name, record(name, A, self._data[A]))
         false = record(name, A, false_data)
         truncated = message(ident, name, flags=0x8380)
         return {
@@ -100,7 +110,7 @@ class NameServer:
             "silent": [],
             "empty": [message(ident, name)],
             "garbage": [message(ident, name, b"\xc0\xff" + bytes(20))],
-            "alias": [message(ident, name, record(name, CNAME, written("x.test")), record("x.test", A, self._data))],
+            "alias": [message(ident, name, record(name, CNAME, written("x.test")), record("x.test", A, self._data[A]))],
             "big": [good if tcp else truncated],
             "big-and-broken": [good[:20] if tcp else truncated],
             # A wrong number, another question, no reply at all; then the true one.
@@ -196,6 +206,7 @@ class WebServer(http.server.ThreadingHTTPServer):
     def __init__(self, address: str, port: int = 0, *, tls: TlsFiles | None = None) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.ending = threading.Event()
+        self.address_family = bound.family_of(address)
         super().__init__((address, port), _Pages)
         self.tls: ssl.SSLContext | None = None
         if tls is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def test_each_kind_of_answer_is_told_apart(site: Site, names: NameServer) -> Non
 def test_a_resolver_that_is_silent_is_a_failed_result(site: Site, names: NameServer) -> None:
     answer = ask(site, "dns", {"names": ["silent.test"], "timeout_s": 0.5})
     assert answer["failed"]["reason"] == Reason.TIMEOUT
-    assert f"{RESOLVER} (agent.yaml): no answer over wwan0" in answer["failed"]["detail"]
+    assert f"{RESOLVER} (set for the link): no answer over wwan0" in answer["failed"]["detail"]
 
 
 @pytest.mark.root
@@ -249,6 +250,31 @@ def test_a_host_is_pinged_in_three_ways(site: Site, names: NameServer, pages: We
     assert (len(gets), len(set(gets))) == (5, 1), "all on one kept connection"
     assert gets[0][0] == OWN_ADDRESS
     assert names.names() == ["www.test"], "one look-up serves all"
+
+
+@pytest.mark.root
+def test_services_go_over_ipv6_where_it_is_asked_for(site: Site) -> None:
+    server, own = "fd00:9::1", "fd00:2::2"
+    for namespace in (site.probe, site.net):
+        namespace.sysctl(net__ipv6__conf__all__disable_ipv6=0)
+    site.probe.ip(f"address add {own}/64 dev wwan0 nodad")
+    site.net.ip("address add fd00:2::1/64 dev cell nodad", f"address add {server}/128 dev lo")
+    site.net.ip(f"address add {RESOLVER}/32 dev lo")
+    site.probe.run(["ip", "-6", "route", "add", "default", "via", "fd00:2::1", "dev", "wwan0", "metric", "700"])
+    with contextlib.ExitStack() as stack:
+        with site.net.inside():
+            names = NameServer(RESOLVER, answer_ipv6=server)
+            stack.callback(names.close)
+            pages = WebServer(server, 80)
+            stack.callback(pages.close)
+        options: dict[str, object] = {"urls": ["http://www.test/page"], "family": "ipv6"}
+        (page,) = site.measure(measurement="web", options=options, resolvers=[RESOLVER])["web"]["pages"]
+        assert (page["status"], page["address"]) == (200, server)
+        options = {"count": 2, "tcp_port": 80, "http_url": "http://www.test/empty", "family": "auto"}
+        answer = site.measure(measurement="ping", options=options, host="www.test", resolvers=[RESOLVER])["ping"]
+    assert answer["family"] == "ipv6"
+    assert [answer[way]["received"] for way in ("icmp", "tcp", "http")] == [2, 2, 2]
+    assert {peer[0] for _, peer in pages.asked} == {own}
 
 
 @pytest.mark.root
