@@ -35,6 +35,22 @@ def record(name: str, kind: int, data: bytes, ttl_s: int = 60) -> bytes:
     return written(name) + struct.pack("!2HIH", kind, 1, ttl_s, len(data)) + data
 
 
+def both_sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Open a UDP and a listening TCP socket on one port; 0: on any that is free for both."""
+    while True:
+        tcp = socket.create_server((address, port))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            udp.close()
+            tcp.close()
+            if port:
+                raise
+        else:
+            return udp, tcp
+
+
 class NameServer:
     """Answers by the first label of the name; `asked` lists what it was asked, by whom, and how."""
 
@@ -45,12 +61,10 @@ class NameServer:
         self._data = {A: socket.inet_aton(answer)}
         if answer_ipv6 is not None:
             self._data[AAAA] = socket.inet_pton(socket.AF_INET6, answer_ipv6)
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind((address, port))
+        self._udp, self._tcp = both_sockets(address, port)
         self._udp.settimeout(0.1)
         self._ending = threading.Event()
         self.port: int = self._udp.getsockname()[1]
-        self._tcp = socket.create_server((address, self.port))
         self._threads = [threading.Thread(target=self._serve_udp), threading.Thread(target=self._serve_tcp)]
         for thread in self._threads:
             thread.start()
