@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent import path
+from agent import path, router
 from agent.measurements.base import MeasurementFailed
 from agent.namespace import inside
 from base.table import render
@@ -27,7 +27,18 @@ def show(settings: Settings, modems: Modems, *, as_json: bool) -> int:
     else:
         rows = [[fact.get(column) for column in _COLUMNS] for fact in facts]
         sys.stdout.write(render(_COLUMNS, rows) + "\n")
+    if (told := _routes(settings)) is not None:
+        sys.stderr.write(f"{told}\n")
     return 0 if all(fact["usable"] for fact in facts) else 1
+
+
+def _routes(settings: Settings) -> str | None:
+    """Say what is wrong with the links' routing tables, if anything is."""
+    try:
+        due = sum(len(plan.changes) for plan in router.plan(settings.links))
+    except (router.RoutesError, MeasurementFailed) as error:
+        return f"routing tables: {error}"
+    return f"routing tables: {due} changes are due; `probe-agent link setup --dry-run` explains them" if due else None
 
 
 def _look(link: Link, modems: Modems) -> dict[str, Any]:

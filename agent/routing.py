@@ -84,6 +84,7 @@ class LinkFacts(NamedTuple):
     link: str
     interface: str
     table: int
+    exists: bool = True
     up: bool = False
     at_once: bool = False
     addresses: tuple[str, ...] = ()
@@ -141,6 +142,7 @@ def read_link(
         link=name,
         interface=interface,
         table=table,
+        exists=bool(device),
         up="UP" in flags,
         at_once=bool({"POINTOPOINT", "NOARP"} & flags),
         addresses=tuple(found),
@@ -180,13 +182,16 @@ def changes(
 ) -> list[Change]:
     """Say what is to change, in an order in which nothing can leak: guard, routes, rules; then what is stale.
 
-    What is ours and belongs to none of `links` is stale, but for the tables `left_alone`. A link without an address
-    keeps the rule of its last one: packets that still carry it meet the guard.
+    What is ours and belongs to none of `links` is stale, but for the tables `left_alone`. A link that has gone, or has
+    no address, keeps the rule of its last one: packets that still carry it meet the guard. One that has never been
+    there gets nothing yet.
     """
     found: list[Change] = []
     routes: set[Route] = set()
     rules: set[Rule] = set()
     for link in links:
+        if not link.exists and not any(rule.table == link.table for rule in kernel.rules):
+            continue  # it has never been there: nothing of it can leak
         for route, why in _routes(link):
             routes.add(route)
             found += [] if route in kernel.routes else [Change(family, f"route replace {route.spec}", why)]
@@ -230,8 +235,10 @@ def removal(family: Family, kernel: Kernel) -> list[Change]:
 
 def remarks(link: LinkFacts) -> list[str]:
     """Say what keeps a link's table from leading anywhere."""
+    if not link.exists:
+        return [f"{link.interface} is not there"]
     if not link.up:
-        return [f"{link.interface} is not there or not up; until it is, its table holds the guard alone"]
+        return [f"{link.interface} is not up; until it is, its table holds the guard alone"]
     if not link.addresses:
         return [f"{link.interface} has no address; until it has one, its table holds the guard alone"]
     if link.gateway is None and not link.at_once:

@@ -256,6 +256,7 @@ def test_a_link_in_a_namespace_is_seen_counted_and_routed_there_and_nowhere_else
         text=True,
         check=False,
     )
+    assert "routing tables:" in shown.stderr, "those of the links outside are not made"
     stick = next(one for one in json.loads(shown.stdout) if one["link"] == "stick")
     assert (stick["state"], stick["address"], stick["usable"]) == ("up", "192.168.8.100", True)
 

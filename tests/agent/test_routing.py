@@ -64,6 +64,7 @@ links = st.builds(
     link=st.just("viettel"),
     interface=st.sampled_from(["wwan0", "usb0"]),
     table=st.sampled_from(TABLES),
+    exists=st.booleans(),
     up=st.booleans(),
     at_once=st.booleans(),
     addresses=st.sampled_from([(), ("10.2.0.2",), ("10.2.0.3",), ("10.2.0.2", "10.2.0.3")]),
@@ -79,7 +80,10 @@ def test_whatever_was_there_the_links_have_what_they_need_and_a_second_time_chan
 ) -> None:
     kernel = carried_out(carried_out(Kernel(), before), now)
     assert changes(IPV4, now, kernel) == []
+    known = {rule.table for rule in carried_out(Kernel(), before).rules}
     for link in now:
+        if not link.exists and link.table not in known:
+            continue
         assert Route(link.table, "default", metric=GUARD_METRIC) in kernel.routes
         assert Rule("oif", link.interface, link.table) in kernel.rules
         assert {Rule("from", address, link.table) for address in link.addresses} <= set(kernel.rules)
@@ -98,6 +102,14 @@ def test_a_link_without_an_address_keeps_the_rule_of_its_last_one_and_loses_its_
     after = carried_out(kernel, [gone])
     assert Rule("from", "10.2.0.2", 7100) in after.rules
     assert [route for route in after.routes if route.device is not None] == []
+
+
+def test_a_link_that_has_never_been_there_changes_nothing_and_one_that_has_gone_stays_guarded() -> None:
+    absent = WWAN0._replace(exists=False, up=False, addresses=(), gateway=None)
+    assert changes(IPV4, [absent], Kernel()) == []
+    after = carried_out(carried_out(Kernel(), [WWAN0]), [absent])
+    assert set(after.rules) == {Rule("oif", "wwan0", 7100), Rule("from", "10.2.0.2", 7100)}
+    assert after.routes == (Route(7100, "default", metric=GUARD_METRIC),)
 
 
 def test_a_new_address_removes_the_rule_of_the_old_one() -> None:
@@ -185,7 +197,8 @@ def test_a_link_is_read_from_what_ip_says() -> None:
         (WWAN0._replace(gateway=None, at_once=True), ""),
         (WWAN0._replace(gateway=None), "write it into agent.yaml (gateway)"),
         (WWAN0._replace(addresses=()), "has no address"),
-        (WWAN0._replace(up=False), "is not there or not up"),
+        (WWAN0._replace(up=False), "is not up"),
+        (WWAN0._replace(exists=False, up=False), "is not there"),
     ],
 )
 def test_what_keeps_a_table_from_leading_anywhere_is_said(link: LinkFacts, told: str) -> None:

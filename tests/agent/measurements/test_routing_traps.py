@@ -8,6 +8,7 @@ as chance has it, but never one that went elsewhere.
 
 from __future__ import annotations
 
+import random
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -402,6 +403,58 @@ def test_no_sample_went_elsewhere_and_none_that_went_right_is_refused(
     laid = Laid.out(trap, bare, None), Laid.out(trap, kept, tmp_path / "agent.yaml")
     laid[0].settle(trap.bare)
     laid[1].settle(trap.kept)
+
+
+SELECTORS = (
+    *("from all", f"from {OWN_ADDRESS}", f"to {SERVER}", "uidrange 0-4294967294"),
+    *("ipproto tcp", "oif wwan0", "iif lo"),
+)
+POOL = [
+    *(f"rule add {selector} lookup {table}" for table in (50, 60, 70) for selector in SELECTORS),
+    "rule add from all prohibit",
+    f"rule add to {SERVER} unreachable",
+    "rule add from 10.2.0.0/24 blackhole",
+    "route replace default via 10.1.0.1 dev eth0 metric 50",
+    "route delete default via 10.2.0.1 dev wwan0 metric 700",
+    "route replace default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev wwan0",
+    f"route replace {SERVER}/32 via 10.1.0.1 dev eth0",
+    f"route replace {SERVER}/32 via 10.2.0.1 dev wwan0",
+    f"route replace blackhole {SERVER}/32",
+    f"route replace {SERVER}/32 dev wwan0",
+    f"address replace {OWN_ADDRESS}/32 dev eth0",
+    "address replace 10.2.0.77/24 dev wwan0",
+    "address replace 10.2.0.3/24 dev eth0",
+    "neighbour replace 10.2.0.1 lladdr 02:00:00:00:00:01 dev wwan0 nud permanent",
+    "link set wwan0 arp off",
+    "link set wwan0 down",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_on_the_way_no_sample_went_elsewhere(
+    seed: int, two_sites: tuple[Site, Site], tmp_path: Path
+) -> None:
+    """Draw several obstacles at once; tables 50 and 60 lead by the cable and by the link, table 70 nowhere."""
+    rng = random.Random(seed)
+    drawn = rng.sample(POOL, rng.randint(2, 6))
+    filters = [rng.randint(0, 2) for _ in range(2)]
+
+    def lay(site: Site) -> None:
+        site.probe.ip(
+            "route add default via 10.1.0.1 dev eth0 table 50", "route add default via 10.2.0.1 dev wwan0 table 60"
+        )
+        site.probe.ip("route add unreachable default table 70")
+        site.probe.sysctl(net__ipv4__conf__eth0__rp_filter=filters[0], net__ipv4__conf__wwan0__rp_filter=filters[1])
+        for number, command in enumerate(drawn):
+            priority = f" priority {rng.randint(100, 900) + number}" if command.startswith("rule") else ""
+            site.probe.run(["ip", *(command + priority).split()], check=False)  # one may be in the way of another
+
+    state = rng.getstate()
+    bare = Laid.out(Trap(str(drawn), lay), two_sites[0], None)
+    rng.setstate(state)
+    kept = Laid.out(Trap(str(drawn), lay), two_sites[1], tmp_path / "agent.yaml")
+    bare.settle("either")
+    kept.settle("either")
 
 
 def test_the_traps_are_real_without_binding_the_test_goes_elsewhere(site: Site) -> None:
