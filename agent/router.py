@@ -134,8 +134,8 @@ class Keeper:
             for wanted in plan(self._links):
                 if wanted.changes and not may_change():
                     self._complain(
-                        f"{len(wanted.changes)} rules and routes of the links are not as they should be, and the agent "
-                        "may not change them (CAP_NET_ADMIN): as root, `probe-agent link setup`"
+                        "the links' rules and routes are not as they should be, and the agent may not change them "
+                        "(CAP_NET_ADMIN); as root: probe-agent link setup"
                     )
                     continue
                 apply(wanted)
