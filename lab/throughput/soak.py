@@ -30,6 +30,7 @@ _PORTS: Final = (5201, 5202)
 _WARM_UP: Final = 0.2
 _TELL_EVERY_S: Final = 10.0
 _FEW: Final = 10
+_FEWEST: Final = 5
 
 _EPILOG = """examples:
   sudo probe-lab soak throughput                     a thousand tests, some twenty minutes
@@ -75,8 +76,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Test, print, judge."""
-    if arguments.tests < _FEW:
-        return _complain(f"--tests must be {_FEW} or more", status=2)
+    if arguments.tests < _FEWEST:
+        return _complain(f"--tests must be {_FEWEST} or more", status=2)
     try:
         report = soak(arguments.tests)
     except (NetworkError, msgspec.DecodeError) as error:

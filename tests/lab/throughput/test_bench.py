@@ -93,7 +93,7 @@ def test_wrong_usage_is_said_in_a_line(arguments: list[str]) -> None:
 def test_a_round_at_40_mbps_compares_like_with_like() -> None:
     command = [sys.executable, "-m", "lab.cli", "bench", "throughput", "--rates", "40", "--rounds", "1"]
     done = subprocess.run(
-        [*command, "--seconds", "2", "--json"], capture_output=True, text=True, check=False, timeout=120
+        [*command, "--seconds", "1", "--json"], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)
