@@ -17,6 +17,7 @@ from collector import points
 from lab.servers import Influxd
 from wire.codec import decode_result
 from wire.messages import (
+    Capacity,
     Dns,
     Dropped,
     Failed,
@@ -61,7 +62,19 @@ VARIABLES = {variable["name"]: variable["query"] for variable in DASHBOARD["temp
 
 
 WAY = (Hop(ttl=1, address="10.64.0.1", rtt_ms=23.4), Hop(ttl=2))
-OTHERS = ("latency", "latency-jitter", "ping", "ping-partly", "dns", "web", "radio", "dropped", "plan", "missed")
+OTHERS = (
+    "latency",
+    "latency-jitter",
+    "ping",
+    "ping-partly",
+    "dns",
+    "web",
+    "radio",
+    "dropped",
+    "plan",
+    "missed",
+    "capacity",
+)
 
 
 def substituted(query: str) -> str:
@@ -77,7 +90,7 @@ def sample_results() -> list[Result]:
         kind: decode_result((ROOT / f"tests/golden/v0.1.0-{kind}.json").read_bytes())
         for kind in ("throughput", "failed", *OTHERS)
     }
-    good = model["throughput"].outcome
+    good = decode_result((ROOT / "tests/golden/v0.1.0-throughput-loaded.json").read_bytes()).outcome
     assert isinstance(good, Throughput)
     outcomes = [
         *(msgspec.structs.replace(good, invalid=()) for _ in range(6)),
@@ -95,6 +108,7 @@ def sample_results() -> list[Result]:
         Failed: "failed",
         PlanState: "plan",
         Missed: "missed",
+        Capacity: "capacity",
     }
     return [
         msgspec.structs.replace(
