@@ -15,6 +15,7 @@ from agent import path as paths
 from agent.measurements import round_trips
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.round_trips import Echoes, Series, idle_within_s, read_irtt, read_ping
+from agent.measurements.throughput_options import ThroughputOptions
 from agent.path import LinkPath
 from wire.messages import Reason, RoundTrips
 
@@ -145,3 +146,12 @@ def test_echoes_that_would_leave_elsewhere_are_not_sent_by_irtt(site: Site) -> N
     )
     assert answer["idle"]["tool"] == "ping"
     assert answer["invalid"] == []
+
+
+@pytest.mark.root
+def test_a_silent_network_takes_the_run_no_longer_than_its_lease(site: Site) -> None:
+    site.net.ip("route add blackhole 10.2.0.2/32")
+    options = {"preset": "light", "duration_s": 1, "idle_s": 1, "connect_timeout_s": 0.5, "upload": False}
+    answer = site.measure(options=options, irtt_port=2112)
+    assert (answer["failed"]["reason"], answer["failed"]["begun"]) == (Reason.TIMEOUT, False)
+    assert answer["elapsed_s"] < ThroughputOptions(**options).longest_s
