@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agent.bench import Look
     from agent.lease import Wish
 
-_CAP_BYTES: Final = 100_000
+_CAP_BYTES: Final = 500_000
 _SPOOL_BYTES: Final = 1_000_000_000
 
 

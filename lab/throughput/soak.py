@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 RATE_MBPS: Final = 100.0
 MOST_GROWN_KB_PER_TEST: Final = 0.5
 """The wrapper in one's own process leaves 8 kB behind with each test; an allocator's noise is far less than this."""
+BOTH: Final = "both directions"
+ENDED_AT_ONCE: Final = "no upload: quota_reached"
+"""The byte cap came before the first byte was counted at the other end: on a machine that stood still for a moment."""
+_MOST: Final = 0.99
 _PORTS: Final = (5201, 5202)
 _WARM_UP: Final = 0.2
 _TELL_EVERY_S: Final = 10.0
@@ -53,10 +57,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether every test brought both directions and nothing was left behind."""
+        """Whether every test ended as it should, nearly all with both directions, and nothing was left behind."""
         flat = self.grown_kb_per_test <= MOST_GROWN_KB_PER_TEST or self.tests < 10 * _FEW
         nothing_left = self.descriptors_left <= 0 >= self.threads_left and self.children_left == 0
-        return flat and nothing_left and list(self.outcomes) == ["both directions"]
+        return flat and nothing_left and not set(self.outcomes) - {BOTH, ENDED_AT_ONCE} and self._both_share >= _MOST
+
+    @property
+    def _both_share(self) -> float:
+        return self.outcomes.get(BOTH, 0) / self.tests
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

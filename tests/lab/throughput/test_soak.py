@@ -11,9 +11,7 @@ import msgspec
 import pytest
 
 from lab.throughput.endurance import Left
-from lab.throughput.soak import summary
-
-BOTH = "both directions"
+from lab.throughput.soak import BOTH, ENDED_AT_ONCE, summary
 
 
 def lefts(tests: int, *, kb_per_test: float = 0.0, **last: object) -> list[Left]:
@@ -55,6 +53,12 @@ def test_memory_that_grows_only_at_first_is_no_leak() -> None:
 )
 def test_whatever_is_left_behind_is_found(last: dict[str, object]) -> None:
     assert not summary(lefts(1000, **last)).good
+
+
+def test_a_test_in_a_hundred_may_end_before_it_began_and_no_more() -> None:
+    assert summary(lefts(1000, outcome=ENDED_AT_ONCE)).good
+    often = [msgspec.structs.replace(left, outcome=ENDED_AT_ONCE) for left in lefts(1000)[:20]]
+    assert not summary([*often, *lefts(1000)[20:]]).good
 
 
 @pytest.mark.root
