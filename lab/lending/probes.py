@@ -10,6 +10,7 @@ import queue
 import subprocess
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,10 +36,10 @@ class LendingError(Exception):
 class LabProbe:
     """One probe's connection to the broker; an `agent.lease.Lender`."""
 
-    def __init__(self, name: str, broker: BrokerSettings) -> None:
+    def __init__(self, name: str, broker: BrokerSettings, *, asks: str = RESPONDER_ID) -> None:
         """Connect and subscribe, in the network namespace of the calling thread; raise LendingError."""
         self.name = name
-        self.habits = Habits([RESPONDER_ID])
+        self.habits = Habits([asks])
         self._answers: dict[str, queue.SimpleQueue[LeaseReply]] = {}
         self._subscribed: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._client = make_client(broker, client_id=name, clean_session=True)
@@ -112,13 +113,20 @@ def wait_until_serving(program: Program, probe: LabProbe, *, name: str | None = 
     raise LendingError(f"the responder does not answer:\n{program.log_tail()}")
 
 
-def status(program: Program) -> dict[str, Any]:
-    """Read what the responder last wrote about itself; raise LendingError."""
-    try:
-        found: dict[str, Any] = json.loads((program.config.parent / "status.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LendingError(f"the responder tells nothing: {error}\n{program.log_tail(20)}") from error
-    return found
+def status_since(program: Program, since_s: float) -> dict[str, Any]:
+    """Wait until the responder has written about itself after that time; raise LendingError or ProgramError."""
+    path, why = program.config.parent / "status.json", "nothing new"
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        program.check()
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if datetime.fromisoformat(found["at"]).timestamp() > since_s:
+                return found
+        except OSError as error:
+            why = str(error)
+        time.sleep(0.1)
+    raise LendingError(f"the responder tells nothing: {why}\n{program.log_tail(20)}")
 
 
 class Client:

@@ -40,8 +40,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def lender(pool: tuple[int, int], clock: Clock) -> Iterator[Lender]:
-    settings = Settings(
+def settings(pool: tuple[int, int]) -> Settings:
+    return Settings(
         responder_id="here",
         broker=BrokerSettings(host="nowhere"),
         advertise_host="127.0.0.1",
@@ -50,6 +50,10 @@ def lender(pool: tuple[int, int], clock: Clock) -> Iterator[Lender]:
         irtt=None,
         bind_address="127.0.0.1",
     )
+
+
+@pytest.fixture
+def lender(settings: Settings, clock: Clock) -> Iterator[Lender]:
     with closing(Lender(settings, clock)) as made:
         yield made
 
@@ -84,17 +88,9 @@ def test_a_port_taken_after_the_start_is_passed_over(lender: Lender, pool: tuple
 
 
 def test_an_address_that_this_machine_has_not_is_denied_in_words(
-    pool: tuple[int, int], clock: Clock, caplog: pytest.LogCaptureFixture
+    settings: Settings, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings(
-        responder_id="here",
-        broker=BrokerSettings(host="nowhere"),
-        advertise_host="127.0.0.1",
-        ports=Ports(first=pool[0], last=pool[1]),
-        irtt=None,
-        bind_address="203.0.113.77",
-    )
-    with closing(Lender(settings, clock)) as lender:
+    with closing(Lender(msgspec.structs.replace(settings, bind_address="203.0.113.77"), clock)) as lender:
         answer = lender.answer(request("1"))
     assert isinstance(answer, Denied)
     assert answer.reason == "this responder cannot start its servers; see its log"
@@ -174,17 +170,8 @@ def test_a_booked_port_that_somebody_else_took_is_replaced(lender: Lender, pool:
     assert lender.counts["ports_taken"] == 1
 
 
-def test_a_test_over_the_limit_is_ended_by_its_server(pool: tuple[int, int]) -> None:
-    settings = Settings(
-        responder_id="here",
-        broker=BrokerSettings(host="nowhere"),
-        advertise_host="127.0.0.1",
-        ports=Ports(first=pool[0], last=pool[1]),
-        irtt=None,
-        bind_address="127.0.0.1",
-        max_mbps=5,
-    )
-    with closing(Lender(settings)) as lender:
+def test_a_test_over_the_limit_is_ended_by_its_server(settings: Settings) -> None:
+    with closing(Lender(msgspec.structs.replace(settings, max_mbps=5))) as lender:
         granted = lender.answer(request("1", transfers=1))
         assert isinstance(granted, Granted)
         assert lender.leases[0].mbps == 5
@@ -192,17 +179,8 @@ def test_a_test_over_the_limit_is_ended_by_its_server(pool: tuple[int, int]) -> 
         assert report["error"]
 
 
-def test_without_authentication_the_client_s_address_is_noted(pool: tuple[int, int]) -> None:
-    settings = Settings(
-        responder_id="here",
-        broker=BrokerSettings(host="nowhere"),
-        advertise_host="127.0.0.1",
-        ports=Ports(first=pool[0], last=pool[1]),
-        irtt=None,
-        bind_address="127.0.0.1",
-        authenticate=False,
-    )
-    with closing(Lender(settings)) as lender:
+def test_without_authentication_the_client_s_address_is_noted(settings: Settings) -> None:
+    with closing(Lender(msgspec.structs.replace(settings, authenticate=False))) as lender:
         granted = lender.answer(request("1"))
         assert isinstance(granted, Granted)
         assert (granted.user, granted.public_key) == ("", "")
