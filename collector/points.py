@@ -143,6 +143,7 @@ def responder_line(status: ResponderStatus, received_us: int) -> str:
         "testing": status.testing,
         "waiting": status.waiting,
         "turned_away": status.turned_away,
+        "group": status.group,
         **{f"{name}_count": count for name, count in status.counts.items() if _NAME.fullmatch(name)},
     }
     return _write("responder", {"responder": status.responder}, fields, at_us * 1000)

@@ -15,6 +15,7 @@ import yaml
 
 from collector import points
 from lab.servers import Influxd
+from responder.lender import COUNTS
 from wire.codec import decode_result
 from wire.messages import (
     Capacity,
@@ -29,6 +30,7 @@ from wire.messages import (
     PlanState,
     Radio,
     Reason,
+    ResponderStatus,
     Result,
     Status,
     Throughput,
@@ -124,6 +126,22 @@ def sample_results() -> list[Result]:
     ]
 
 
+def responder_line(number: int) -> str:
+    """Write what a responder said in its minute `number`: every count has grown."""
+    status = ResponderStatus(
+        responder="hcm-1",
+        at=BEGIN + timedelta(minutes=10 * number),
+        ports=18,
+        link_mbps=700.0,
+        lent_mbps=90.0,
+        testing=2,
+        waiting=1,
+        counts=dict.fromkeys(COUNTS, number),
+        group="lai-chau",
+    )
+    return points.responder_line(status, 0)
+
+
 @pytest.fixture(scope="module")
 def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
     lines = [points.line(result) for result in sample_results()]
@@ -137,6 +155,7 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
     lines += [
         points.gap_line(f"lc-{site}-1", at_us, open_count=2, dropped=1, gone=3) for site in ("tan-phong", "sin-ho")
     ]
+    lines += [responder_line(number) for number in range(3)]
     with Influxd(tmp_path_factory.mktemp("influxd")) as server:
         server.query("CREATE DATABASE probefleet")
         url = f"{server.url}/write?db=probefleet&precision=ns"
