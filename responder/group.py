@@ -176,5 +176,5 @@ def _claim(number: int, taken: Taken, now_s: float) -> Claim:
         link=taken.link,
         cell=taken.cell,
         starts_in_s=round(max(taken.starts_s - now_s, 0.0), 3),
-        ends_in_s=round(taken.expires_s - now_s, 3),
+        ends_in_s=round(max(taken.expires_s - now_s, 0.0), 3),
     )

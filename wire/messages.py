@@ -700,11 +700,11 @@ class ResponderStatus(_Message, frozen=True, kw_only=True):
 class Claim(_Message, frozen=True, kw_only=True):
     """A cell that is wanted or held for a link's test, from the sending on. With `ends_in_s` 0 it is given back."""
 
-    id: int
-    link: str = ""
-    cell: str = ""
-    starts_in_s: float = 0.0
-    ends_in_s: float = 0.0
+    id: Annotated[int, msgspec.Meta(ge=0)]
+    link: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    cell: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    starts_in_s: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 0.0
+    ends_in_s: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 0.0
 
 
 class GroupWord(_Message, frozen=True, kw_only=True):
@@ -715,7 +715,7 @@ class GroupWord(_Message, frozen=True, kw_only=True):
     """
 
     responder: Name
-    run: str
-    claims: tuple[Claim, ...] = ()
+    run: Annotated[str, msgspec.Meta(max_length=64)]
+    claims: Annotated[tuple[Claim, ...], msgspec.Meta(max_length=2000)] = ()
     whole: bool = False
     hello: bool = False

@@ -49,7 +49,7 @@ _NO_FEWER: Final = 1.0
 """What order may cost: below this ratio of valid tests the check fails."""
 
 _EPILOG = """examples:
-  probe-lab bench lease                              200 probes, 80 s each way, about four minutes
+  probe-lab bench lease                              200 probes, 100 s each way, about six minutes
   probe-lab bench lease --check                      exit status 1 if a rule was broken or order costs valid tests
   probe-lab bench lease --probes 50 --seconds 20 --json
 """
@@ -99,7 +99,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--probes", type=int, default=200, metavar="N", help="default %(default)s")
-    parser.add_argument("--seconds", type=int, default=80, metavar="N", help="length of each way (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=int, default=100, metavar="N", help="length of each way (default %(default)s)"
+    )
     parser.add_argument("--vanish", type=float, default=1.0, metavar="PERCENT", help="clients that vanish in mid-test")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of every draw")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")

@@ -184,28 +184,46 @@ def test_a_quota_that_halves_in_mid_month_is_not_passed_by_tests(
     assert spent <= max(spent_before, limit_bytes(halved, halved.quota_month_mb or 0, Claim.SCHEDULE)) + own + 30
 
 
-def test_what_a_probe_saved_while_it_was_off_is_spread_over_the_days_that_are_left() -> None:
-    month = Month(Plan(quota_month_mb=5 * GB))
-    for day in [*JUNE[:10], *JUNE[19:]]:
+@settings(max_examples=15, deadline=None)
+@given(
+    first=st.integers(2, 19),
+    days=st.integers(1, 9),
+    quota=st.integers(4 * GB, 8 * GB),
+    probe=st.text("abc", min_size=1),
+)
+def test_what_a_probe_saved_while_it_was_off_is_spread_over_the_days_that_are_left(
+    first: int, days: int, quota: int, probe: str
+) -> None:
+    month = Month(Plan(quota_month_mb=quota), probe=probe)
+    for day in [*JUNE[:first], *JUNE[first + days :]]:
         month.live(day)
-    before = Counter(visit.day for visit in month.visits if visit.day < JUNE[10])
-    after = Counter(visit.day for visit in month.visits if visit.day >= JUNE[19])
-    assert sum(after.values()) / 11 > sum(before.values()) / 10
+    before = Counter(visit.day for visit in month.visits if visit.day < JUNE[first])
+    after = Counter(visit.day for visit in month.visits if visit.day >= JUNE[first + days])
+    assert sum(after.values()) / (30 - first - days) >= sum(before.values()) / first - 1, "what was saved is spent"
     assert max(after.values()) <= 8, "nothing bunches"
+    assert max(after.values()) - min(after.values()) <= 3, "and it is spread"
     assert month.worst_overrun <= 0
+    assert set(month.weekdays()) == set(range(7))
 
 
-def test_at_the_edge_of_the_month_the_new_budget_begins() -> None:
-    plan = Plan(quota_month_mb=3 * GB, reset_day=15, reset_at="07:00")
-    month = Month(plan)
-    days = [date(2026, 6, 15) + timedelta(days=number) for number in range(60)]
-    for day in days:
-        month.live(day)
-    firsts = [plan_month(plan, day)[0] for day in days]
-    by_month = Counter(
-        first for first, day in zip(firsts, days, strict=True) for visit in month.visits if visit.day == day
-    )
-    assert by_month[date(2026, 6, 15)] == pytest.approx(by_month[date(2026, 7, 15)], rel=0.15)
+@settings(max_examples=12, deadline=None)
+@given(
+    reset_day=st.integers(1, 31),
+    reset_at=st.sampled_from(["00:00", "07:00", "23:30"]),
+    quota=st.integers(2 * GB, 6 * GB),
+    probe=st.text("abc", min_size=1),
+)
+def test_at_the_edge_of_the_month_the_new_budget_begins(reset_day: int, reset_at: str, quota: int, probe: str) -> None:
+    plan = Plan(quota_month_mb=quota, reset_day=reset_day, reset_at=reset_at)
+    month = Month(plan, probe=probe)
+    first, second = plan_month(plan, date(2026, 6, 15))
+    third = plan_month(plan, second)[1]
+    for number in range((third - first).days):
+        month.live(first + timedelta(days=number))
+    made = [
+        sum(first_ <= visit.day < end for visit in month.visits) for first_, end in ((first, second), (second, third))
+    ]
+    assert made[1] == pytest.approx(made[0], rel=0.15), "no month lives on what the other one left or owes"
     assert month.worst_overrun <= 0
 
 

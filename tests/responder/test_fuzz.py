@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from responder import desk
+from responder.group import Group
 from wire import codec, topics
-from wire.messages import LeaseRequest
+from wire.messages import Claim, GroupWord, LeaseRequest
 
 TOPIC = topics.topic("probe-1", topics.LEASE_REQUEST)
 GOOD = LeaseRequest(
@@ -62,3 +63,29 @@ def test_a_request_is_within_its_bounds_or_refused_in_words(topic: str, payload:
     assert 0 <= request.window_s <= 3600
     assert request.expected_mbps is None or 0 < request.expected_mbps <= 100_000
     assert all(text is None or len(text) <= 64 for text in (request.operator, request.cell))
+
+
+WORD = GroupWord(responder="b", run="x", claims=(Claim(id=1, link="p/l", cell="c", starts_in_s=1, ends_in_s=9),))
+forged_words = st.tuples(
+    st.dictionaries(st.sampled_from(GroupWord.__struct_fields__), values, max_size=3),
+    st.dictionaries(st.sampled_from(Claim.__struct_fields__), values, max_size=3),
+).map(
+    lambda changes: msgspec.json.encode(
+        msgspec.to_builtins(WORD) | {"claims": [msgspec.to_builtins(WORD.claims[0]) | changes[1]]} | changes[0]
+    )
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.one_of(forged_words, bent, st.binary(max_size=300)), max_size=5))
+def test_whatever_stands_on_the_group_s_topic_no_claim_outlives_its_bound(payloads: list[bytes]) -> None:
+    group = Group("a", "mine")
+    group.connected(0.0)
+    for payload in payloads:
+        try:
+            word = codec.decode(payload, GroupWord)
+        except codec.Undecodable:
+            continue
+        group.hear(word, 0.0)
+    assert all(taken.expires_s <= 10_000 for taken in group.elsewhere(0.0))
+    assert group.elsewhere(10_001.0) == ()
