@@ -271,6 +271,9 @@ def test_no_two_links_of_one_group_have_the_same_turn_unless_it_has_room(
     *, of: int, room: int, wishes: tuple[Wish, ...], reset_at: str, seed: int, day: date
 ) -> None:
     """Whatever each has behind it: jobs of all kinds, other plan days, months that were thinned."""
+    assert of <= room * period_s(Share(place=0, of=of, room=room)) / TURN_S, (
+        "a turn belongs to more links than may have it"
+    )
     dice = random.Random(seed)
     begun: Counter[int] = Counter()
     alone = Counter[int]()
@@ -311,7 +314,7 @@ def test_a_run_that_missed_its_turn_waits_for_the_link_s_next_one() -> None:
 
 
 def test_a_link_s_turns_wander_through_the_hour() -> None:
-    month = Month(Plan(), (LIGHT,), share=Share(place=17, of=300, room=4))
+    month = Month(Plan(), (LIGHT,), share=Share(place=17, of=320, room=4))
     for day in JUNE:
         month.live(day)
     assert len(month.instants) == 240

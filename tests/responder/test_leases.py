@@ -297,6 +297,14 @@ def test_whoever_was_turned_away_goes_before_whoever_was_not() -> None:
     assert lent(lending.ask(request("b", request_id="2", transfers=3, window_s=80), 0.0, "t4")).starts_s == 60.0
 
 
+def test_who_only_asks_whether_it_is_free_now_is_owed_nothing() -> None:
+    lending = book()
+    lent(lending.ask(request("a", transfers=3, length_s=60), 0.0, "t1"))
+    assert isinstance(lending.ask(request("b", transfers=3), 0.0, "t2"), Full)
+    assert lending.owed == 0
+    assert lent(lending.ask(request("c", transfers=3, window_s=80), 0.0, "t3")).starts_s == 60.0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_nobody_starves_however_crowded_it_is(seed: int) -> None:
     """Sixty links want more than there is, for six hours, and one of them asks nine times as often as the others."""
