@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import path
 from agent.ledger import Booking
 from agent.meter import grown_bytes
 from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room
-from agent.planner import Wish, cost, plan_of_day
+from agent.planner import Wish, cost, next_of_day, plan_of_day
 from agent.settings import ThroughputJob
 from wire.messages import PlanState
 
@@ -217,7 +217,14 @@ class Budget:
             uploads_dropped=sum(lost.uploads for lost in day_plan.dropped) if day_plan is not None else 0,
             remaining_bytes=balance.remaining_bytes if balance is not None else None,
             balance_doubt=balance.doubt if balance is not None else None,
+            next_run_at=self._next_run_at(link, day_plan) if day_plan is not None else None,
         )
+
+    def _next_run_at(self, link: Link, plan: DayPlan) -> datetime | None:
+        now_s = self._clock.now().timestamp()
+        made = [(visit.job, visit.slot) for visit in self.made(link, plan)]
+        run = next_of_day(plan, made, now_s=now_s, since_s=now_s, share=link.share)
+        return datetime.fromtimestamp(run.at_s, UTC) if run is not None else None
 
     def day(self, link: Link) -> date:
         """Name the link's present plan day."""

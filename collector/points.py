@@ -307,6 +307,7 @@ def _plan(outcome: PlanState) -> Fields:
         "uploads_dropped": outcome.uploads_dropped,
         "remaining_bytes": outcome.remaining_bytes,
         "balance_doubt": outcome.balance_doubt,
+        "next_run_at": outcome.next_run_at.isoformat() if outcome.next_run_at is not None else None,
     }
 
 

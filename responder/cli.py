@@ -137,8 +137,9 @@ def _status(settings: Settings, *, as_json: bool) -> int:
         print(msgspec.json.encode(now).decode())
         return FINE
     status = now.status
+    name = f"{status.responder}, group {status.group}" if status.group is not None else status.responder
     print(
-        f"{status.responder}: {status.testing} testing, {status.waiting} waiting, {status.turned_away} turned away and"
+        f"{name}: {status.testing} testing, {status.waiting} waiting, {status.turned_away} turned away and"
         f" not served since; {status.lent_mbps:g} of {status.link_mbps:g} Mbit/s promised"
     )
     holders = [(holder, "tests") for holder in now.testing] + [(holder, "waits") for holder in now.waiting]

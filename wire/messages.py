@@ -472,7 +472,8 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
 
     `left_bytes` is what scheduled tests may still move, `left_by_hand_bytes` what a test by hand may; both None without
     a quota. `allowance_bytes`: what the day's tests may move so that the plan lasts to the end of its month.
-    `remaining_bytes` is what the operator said last, `balance_doubt` what speaks against our own count.
+    `remaining_bytes` is what the operator said last, `balance_doubt` what speaks against our own count. `next_run_at`:
+    when the plan's next test is due today.
     """
 
     day: str
@@ -489,6 +490,7 @@ class PlanState(_Message, frozen=True, kw_only=True, tag_field="kind", tag="plan
     uploads_dropped: int = 0
     remaining_bytes: int | None = None
     balance_doubt: str | None = None
+    next_run_at: Utc | None = None
 
 
 Service = Ping | Dns | Web | Capacity

@@ -65,15 +65,7 @@ VARIABLES = {variable["name"]: variable["query"] for variable in DASHBOARD["temp
 
 WAY = (Hop(ttl=1, address="10.64.0.1", rtt_ms=23.4), Hop(ttl=2))
 OTHERS = (
-    "latency",
-    "latency-jitter",
-    "ping",
-    "ping-partly",
-    "dns",
-    "web",
-    "radio",
-    "dropped",
-    "plan",
+    *("latency", "latency-jitter", "ping", "ping-partly", "dns", "web", "radio", "dropped", "plan", "plan-next"),
     "missed",
     "capacity",
 )

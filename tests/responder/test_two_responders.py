@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from responder_helpers import Probe, Responder, client, is_running, listens, wait_until
 
+from responder import cli
 from wire.messages import Busy, Granted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HERE: dict[str, Any] = {"operator": "452-04", "cell": "4660", "transfers": 1}
 
@@ -31,11 +33,13 @@ def pair(responder: Callable[..., Responder], probe: Callable[..., Probe]) -> tu
 
 
 def test_a_cell_that_one_of_them_lends_is_taken_at_the_other_and_passed_on_at_its_end(
-    pair: tuple[dict[str, Responder], Probe, Probe],
+    pair: tuple[dict[str, Responder], Probe, Probe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, one, two = pair
     first = one.ask("1", responder="near", **HERE)
     assert isinstance(first, Granted)
+    assert cli.run(["status", "--config", str(tmp_path / "near.yaml")]) == 0
+    assert "near, group all: " in capsys.readouterr().out
     assert isinstance(two.ask("1", responder="far", **HERE), Busy)
     assert isinstance(two.ask("2", responder="far", **{**HERE, "cell": "4661"}), Granted), "another cell"
     later = two.ask("3", responder="far", window_s=120.0, **HERE)
