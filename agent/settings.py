@@ -316,7 +316,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _plans(links)
     yield from settings_checks.resolvers(links)
     yield from settings_checks.services(jobs)
-    yield from _shares(links)
+    yield from settings_checks.shares(links)
     yield from _rhythms(jobs)
     yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]
@@ -364,14 +364,6 @@ def _plans(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, s
             else:
                 if not {"number", "unit"} <= groups:
                     yield f"links[{index}].plan.balance.pattern", "needs the groups (?P<number>...) and (?P<unit>...)"
-
-
-def _shares(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
-    for index, entry in links:
-        share = entry.get("share")
-        place, of = (share.get("place"), share.get("of")) if isinstance(share, dict) else (None, None)
-        if isinstance(place, int) and isinstance(of, int) and place >= of:
-            yield f"links[{index}].share.place", f"places of {of} links are 0 to {of - 1}"
 
 
 def _rhythms(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:

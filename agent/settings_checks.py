@@ -1,4 +1,4 @@
-"""Mistakes in agent.yaml that types cannot show, of name servers, pages and pings. Sees the raw document. Pure."""
+"""Mistakes in agent.yaml that types cannot show: name servers, pages, pings, places. Sees the raw document. Pure."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def services(jobs: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, 
             yield from _ports(f"jobs[{index}].options.http_url", [options.get("http_url")])
         if measurement == "web" and isinstance(options.get("urls"), list):
             yield from _ports(f"jobs[{index}].options.urls", options["urls"])
+
+
+def shares(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Name places that there are not."""
+    for index, entry in links:
+        share = entry.get("share")
+        place, of = (share.get("place"), share.get("of")) if isinstance(share, dict) else (None, None)
+        if isinstance(place, int) and isinstance(of, int) and place >= of:
+            yield f"links[{index}].share.place", f"places of {of} links are 0 to {of - 1}"
 
 
 def _ports(where: str, urls: Iterable[object]) -> Iterator[tuple[str, str]]:

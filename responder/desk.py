@@ -3,7 +3,7 @@
 Hears `lease/request` of every probe, answers on `lease/grant` of the same. A message that is no request, or speaks for
 another probe than its topic's, is counted and ignored; so is, in silence, one that names another responder. The session
 is clean: a request from before is worth nothing. The responder's own status is retained, with a last will. Responders
-of one group talk on the group's `lending`; until a group has settled after a connection was made, requests wait.
+of one group talk on the group's `lending`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import Counter, deque
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -70,7 +70,7 @@ class Desk:
         self._file_due_s = self._status_due_s = float("-inf")
         self._lender = lender
         self._group_topic = topics.topic(settings.group, topics.LENDING) if settings.group is not None else None
-        self._held: deque[LeaseRequest] = deque()
+        self._was_deaf = False
         self._clock = clock
         self._complained_s = float("-inf")
         self._heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
@@ -117,11 +117,9 @@ class Desk:
         if isinstance(request, str):
             self._ignore(heard.topic, request)
         elif request.responder in {None, self._responder_id}:
-            group = self._lender.group
-            if group is not None and request.transfers and not group.ready(self._clock()):
-                self._held.append(request)
-            else:
-                self._answer(request)
+            reply = self._lender.answer(request)
+            if reply is not None:
+                self._send(request.probe_id, reply)
 
     def _hear_word(self, heard: _Heard) -> None:
         try:
@@ -130,11 +128,6 @@ class Desk:
             self._ignore(heard.topic, f"no word of a group: {error}")
             return
         self._lender.hear(word)
-
-    def _answer(self, request: LeaseRequest) -> None:
-        reply = self._lender.answer(request)
-        if reply is not None:
-            self._send(request.probe_id, reply)
 
     def _send(self, probe_id: str, reply: LeaseReply) -> None:
         if not self._client.is_connected():
@@ -145,12 +138,18 @@ class Desk:
     def _tell(self) -> None:
         """Send what probes and the group are to hear, and say how things stand, when it is time to."""
         group = self._lender.group
-        while group is not None and self._held and group.ready(self._clock()):
-            self._answer(self._held.popleft())
         if group is not None and self._group_topic is not None:
             for word in group.take_words():
                 if self._client.is_connected():  # if not, everything is said anew at the next connection
                     self._client.publish(self._group_topic, codec.encode(word), qos=1)
+            deaf = self._client.is_connected() and group.is_deaf(self._clock())
+            if deaf and not self._was_deaf:
+                log.error(
+                    "what we say on %s does not come back, so no test in a known cell can be lent: "
+                    "the broker's ACL must let us read and write it (config/mosquitto/acl)",
+                    self._group_topic,
+                )
+            self._was_deaf = deaf
         for news in self._lender.take_news():
             self._send(news.probe_id, news.reply)
         now_s = self._clock()

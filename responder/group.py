@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTLE_S: Final = 4.0
 """Longer than any responder is busy with starting a lease's servers, and hears nothing (`servers.start`: 3 s)."""
+DEAF_AFTER_S: Final = 30.0
 LOST_AFTER_S: Final = 5.0
 """A claim of ours that the broker has not handed back by then was lost with the connection."""
 _AHEAD_SLACK_S: Final = 1.0
@@ -54,7 +55,7 @@ class Group:
         self._asked: dict[int, _Mine] = {}
         self._held: dict[int, _Mine] = {}
         self._theirs: dict[str, tuple[str, dict[int, Taken]]] = {}
-        self._ready_s = float("inf")
+        self._ready_s = self._deaf_s = float("inf")
 
     def take_words(self) -> list[GroupWord]:
         """Hand over what is to be sent, in this order."""
@@ -64,12 +65,17 @@ class Group:
     def connected(self, now_s: float) -> None:
         """Begin, or begin again: the broker is there, and the subscription was made before what is sent from now on."""
         self._ready_s = float("inf")
+        self._deaf_s = now_s + DEAF_AFTER_S
         self._words.clear()
         self._say_all(now_s, hello=True)
 
     def ready(self, now_s: float) -> bool:
         """Whether everybody else has had the time to say what he holds."""
         return now_s >= self._ready_s
+
+    def is_deaf(self, now_s: float) -> bool:
+        """Whether our own hello should have come back by now, and has not."""
+        return self._ready_s == float("inf") and now_s >= self._deaf_s
 
     def elsewhere(self, now_s: float) -> tuple[Taken, ...]:
         """List what others claim; what is over is forgotten."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from responder import servers, watch
 from responder.echo import Echo
-from responder.group import Group
+from responder.group import SETTLE_S, Group
 from responder.leases import Book, Full, Lease, Lent, Refused
 from responder.load import NetworkLoad
 from responder.servers import Gate, Login, PortTaken, ServerError
@@ -122,6 +122,8 @@ class Lender:
         if request.transfers == 0:  # it only asks where the echo server is
             return self._granted(request.request_id, None)
         self.counts["asked"] += 1
+        if self.group is not None and request.operator and request.cell and not self.group.ready(self._clock()):
+            return self._busy(request, SETTLE_S)
         return self._decide(request)
 
     def hear(self, word: GroupWord) -> None:

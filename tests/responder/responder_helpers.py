@@ -18,7 +18,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from wire import codec, topics
-from wire.messages import Granted, LeaseReply, LeaseRequest
+from wire.messages import Busy, Granted, LeaseReply, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,14 +118,22 @@ class Responder:
         for number in range(200):
             assert self.process.poll() is None, self.log.read_text()
             request = LeaseRequest(
-                request_id=f"hello-{number}", probe_id=probe.name, link="x", length_s=600, transfers=4, responder=name
+                request_id=f"hello-{number}",
+                probe_id=probe.name,
+                link="x",
+                length_s=600,
+                transfers=4,
+                operator="none",
+                cell="none",
+                responder=name,
             )
             probe.say(codec.encode(request))
             try:
-                probe.heard.get(timeout=0.2)
-                break
+                if not isinstance(probe.reply(wait_s=0.2), Busy):  # busy: its group has not settled
+                    break
             except queue.Empty:
                 continue
+            time.sleep(0.2)
         else:
             pytest.fail(self.log.read_text())
         time.sleep(0.2)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from base.broker import BrokerSettings
 from responder import lender as lending
-from responder.group import LOST_AFTER_S, SETTLE_S
+from responder.group import DEAF_AFTER_S, LOST_AFTER_S, SETTLE_S
 from responder.leases import GUARD_S
 from responder.lender import Lender
 from responder.settings import PerProbe, Ports, Settings
@@ -160,6 +160,20 @@ def test_nobody_lends_a_cell_before_the_others_could_say_what_they_hold() -> Non
     topic.deliver_all()
     assert not ready(one, topic.time.now_s + SETTLE_S - 0.1)
     assert ready(one, topic.time.now_s + SETTLE_S)
+    assert isinstance(one.answer(request("p1", 1)), Busy)
+    assert isinstance(one.answer(request("p1", 2, cell=None)), Granted), "no cell, nothing to agree about"
+    topic.time.now_s += SETTLE_S
+    assert one.answer(request("p2", 1)) is None
+
+
+def test_who_does_not_hear_his_own_words_notices() -> None:
+    topic = Topic()
+    one = topic.join("a")
+    assert one.group is not None
+    assert not one.group.is_deaf(topic.time.now_s + DEAF_AFTER_S - 1)
+    assert one.group.is_deaf(topic.time.now_s + DEAF_AFTER_S)
+    topic.deliver_all()
+    assert not one.group.is_deaf(topic.time.now_s + DEAF_AFTER_S)
 
 
 def test_a_cell_is_lent_when_the_claim_comes_back_and_is_taken_for_the_others(topic: Topic) -> None:
@@ -277,7 +291,7 @@ class Crowd(RuleBasedStateMachine):
     def ask(self, name: str, probe: str, cell: str, window_s: float) -> None:
         one = self.topic.members[name]
         holds = {lease.probe_id for _, lease in self.topic.testing()}
-        if ready(one, self.topic.time.now_s) and probe not in holds:  # a probe that tests asks nobody else
+        if probe not in holds:  # a probe that tests asks nobody else
             self.numbers += 1
             one.answer(request(probe, self.numbers, cell=cell, window_s=window_s))
 

@@ -46,7 +46,7 @@ def test_broken_promises_are_named() -> None:
 
 def test_a_small_bench_runs_on_real_parts_and_breaks_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["bench", "lease", "--probes", "16", "--seconds", "6", "--vanish", "0", "--json"])
+        cli.main(["bench", "lease", "--probes", "16", "--seconds", "4", "--vanish", "0", "--json"])
     assert not end.value.code
     found = json.loads(capsys.readouterr().out)
     ours = found["leased"]
