@@ -35,6 +35,22 @@ def copy(role: str, folder: Path, *changes: tuple[str, str]) -> None:
     program.touch(mode=0o755)
 
 
+def test_the_guide_s_second_responder_of_a_machine_is_a_unit_of_its_own(tmp_path: Path) -> None:
+    guide = (SYSTEMD.parent / "docs/install.md").read_text()
+    edits = re.search(r"sed (-e '[^']*/responder-2[^']*') (-e '[^']*')", guide)
+    assert edits is not None
+    command = ["sed", *(edit.removeprefix("-e ").strip("'") for edit in edits.groups())]
+    command = [command[0], "-e", command[1], "-e", command[2], str(SYSTEMD / "probefleet-responder.service")]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--config /etc/probefleet/responder-2.yaml" in text
+    assert {"RuntimeDirectory=probefleet-responder-2", "StateDirectory=probefleet-responder-2"} <= set(
+        text.splitlines()
+    )
+    (tmp_path / "probefleet-responder-2.service").write_text(text.replace("/opt/probefleet/bin/", f"{tmp_path}/"))
+    (tmp_path / "probe-responder").touch(mode=0o755)
+    assert verify(tmp_path, "responder-2") == []
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_systemd_finds_no_mistake_in_a_unit(role: str, tmp_path: Path) -> None:
     copy(role, tmp_path)
