@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from agent.plan import Spent
 from agent.planner import Wish, plan_of_day
 from agent.schedule import Periodic, instant_s
-from agent.settings import LatencyJob, RadioJob, ThroughputJob
+from agent.settings import LatencyJob, PingJob, RadioJob, ThroughputJob
 from agent.thinning import Thinner
 from lab.wire.results import Maker
 from wire.messages import PlanState, Radio
@@ -93,7 +93,9 @@ def _of_link(settings: Settings, maker: Maker, times: list[tuple[float, Job | No
             case None:
                 yield Event(at_s, "plan", maker.of_the_link(at_s, _plan_state(at_s)))
             case _:
-                raise TypeError(f"the bench knows no cost of a job such as {job.name}: add it here")
+                measurement = str(type(job).__struct_config__.tag)
+                leases = 0 if isinstance(job, PingJob) and job.host is None and not settings.servers else None
+                yield Event(at_s, "latency", maker.other(at_s, job.name, measurement), leases)
 
 
 def _plan_state(at_s: float) -> PlanState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import inspect
@@ -22,11 +22,14 @@ _LEFT_OUT: Final = {"invalid", "upload_failure", "cut_short"}
 """Said only of what is no full sample."""
 _WORDS: Final = {"tool": "irtt", "congestion": "cubic", "family": "ipv4"}
 _AROUND: Final = {
+    "interval_mbps": (45.0, 12.0, 1),
     "mbps": (45.0, 12.0, 3),
     "ms": (48.0, 15.0, 1),
     "percent": (0.5, 0.5, 2),
     "elapsed_s": (5.0, 0.004, 3),
+    "other_interfaces_bytes": (1500.0, 800.0, 0),
     "bytes": (28e6, 8e6, 0),
+    "share": (0.3, 0.1, 3),
 }
 """By the end of a field's name: a mean, a spread, and the digits that the agent keeps."""
 _FIXED: Final = {"interval_s": 0.5, "omit_s": 1.0, "streams": 4, "count": 60, "sent": 50, "received": 50}
@@ -81,6 +84,11 @@ class Maker:
         """Make the result of a look at the radio."""
         return self._result(at_s, Job(name=job, measurement="radio", due=_at(at_s)), outcome, None)
 
+    def other(self, at_s: float, job: str, measurement: str) -> Result:
+        """Make a full result of any measurement that has an outcome of its own."""
+        kind = next(kind for kind in get_args(Outcome) if kind.__struct_config__.tag == measurement)
+        return self._result(at_s, Job(name=job, measurement=measurement, due=_at(at_s)), self._fill(kind), None)
+
     def of_the_link(self, at_s: float, outcome: Outcome) -> Result:
         """Make a result that is of no job's run."""
         return self._result(at_s, None, outcome, None)
@@ -122,15 +130,19 @@ class Maker:
         if isinstance(kind, inspect.StructType):
             return self._fill(kind.cls)
         if isinstance(kind, inspect.VarTupleType | inspect.ListType):
+            if isinstance(kind.item_type, inspect.EnumType):  # what was seen, and mostly that is one thing
+                return (next(iter(kind.item_type.cls)),)
             return tuple(self._value(name, kind.item_type) for _ in range(_INTERVALS))
         return self._plain(name, kind)
 
     def _plain(self, name: str, kind: inspect.Type) -> Any:  # noqa: ANN401  # as above
         match kind:
             case inspect.EnumType():
-                return self._random.choice(list(kind.cls))
+                return next(iter(kind.cls))
             case inspect.BoolType():
                 return self._random.getrandbits(1) == 1
+            case inspect.DictType():
+                return {}
             case inspect.StrType():
                 return _WORDS.get(name, name)
             case _:
