@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 10.0
+LOOK_EVERY_S: Final = 5.0
 POINTS_EVERY_S: Final = 300.0
 _NEXT_AFTER_S: Final = 90
 """A probe obeys one command a minute."""

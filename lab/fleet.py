@@ -153,7 +153,6 @@ class Fleet:
                 made, spooled, waiting, refused = spool.counts()
                 spool.close()
             found = journalled.get(name, stats.ProbeStats())
-            made += found.kinds.get("recovery", 0)  # results too, though no runs of a job
             in_influx = (None, None) if points is None else points.get(name, (0, 0))
             counted.append(Count(name, made, spooled, waiting, refused, found.results, *in_influx))
         return counted

@@ -7,19 +7,24 @@ empty. The log is cut anywhere in that part, and in half of the cases filled up 
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.deferred import Account, Run
 from agent.spool import Spool
-from wire.codec import decode_result
+from wire.codec import decode_result, encode
 from wire.messages import Job, Radio, Result, Throughput, Transfer
 from wire.radio import RadioReading
 
@@ -192,7 +197,45 @@ class PowerMachine(RuleBasedStateMachine):
 
 
 TestPowerMachine = PowerMachine.TestCase
-TestPowerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPowerMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+_DEFERRER = """
+import sys
+from pathlib import Path
+from agent.spool import Spool
+from wire.codec import decode_result
+spool = Spool(Path(sys.argv[1]), max_bytes=10**9, defer_s=1e6, memory_dir=Path(sys.argv[2]))
+model = decode_result(sys.argv[3].encode())
+mark = 0
+while True:
+    mark += 1
+    spool.defer(type(model)(**{name: getattr(model, name) for name in model.__struct_fields__} | {"elapsed_s": mark}))
+    print(mark, flush=True)
+    if mark % 7 == 0:
+        spool.flush()
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 6, 40])
+def test_what_was_deferred_survives_kill_9_and_comes_once(tmp_path: Path, lines: int) -> None:
+    file, memory = tmp_path / "spool.db", tmp_path / "memory"
+    command = [sys.executable, "-c", _DEFERRER, str(file), str(memory), encode(look(1)).decode()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process:
+        told = [int(process.stdout.readline()) for _ in range(lines)]
+        os.kill(process.pid, signal.SIGKILL)
+        told += [int(line) for line in process.stdout.read().split()]
+    looker_on = Spool(file, max_bytes=LARGE)
+    looker_on.close()
+    for _ in range(2):  # the next agent takes it over, and the one after that does not take it again
+        spool = Spool(file, max_bytes=LARGE, defer_s=1e6, memory_dir=memory)
+        spool.flush()
+        marks = [int(decode_result(row.payload).elapsed_s) for row in spool.oldest(100_000)]
+        spool.close()
+        assert marks[: len(told)] == told
+        assert len(marks) - len(told) in {0, 1}
 
 
 def test_the_archive_keeps_throughput_results_for_so_many_days_and_bytes(tmp_path: Path) -> None:

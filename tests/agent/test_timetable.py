@@ -19,6 +19,8 @@ from agent.plan import plan_day, plan_month
 from agent.runner import Runner
 from agent.settings import Link, Plan, RadioJob, Settings, Site, ThroughputJob
 from agent.spool import Run, Spool
+from agent.time_repair import Timekeeper
+from agent.timesync import Boot
 from agent.timetable import Timetable
 from base.broker import BrokerSettings
 from wire.codec import decode_result
@@ -437,7 +439,27 @@ def test_when_the_clock_is_set_the_time_before_the_true_start_and_after_it_are_t
     assert sum(one.count for one in missed(world)) < 115, "of 4000 days only those hours that it ran"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_while_the_clock_is_doubted_nobody_is_called_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(), every_s=1800)
+    made.append(world)
+    world.live(2)
+    world.clock.wall += timedelta(days=30)  # a clock that nobody vouches for
+    world.start()
+    keeper = Timekeeper(world.clock, world.spool, world.settings.clock, boot=lambda: Boot("b", world.clock.steady_s))
+    doubts = [True]
+    monkeypatch.setattr(keeper, "doubted", lambda: doubts[0])
+    world.runner.timekeeper = keeper
+    world.live(2)
+    assert missed(world) == []
+    world.clock.wall -= timedelta(days=30)
+    doubts[0] = False
+    world.live(2)
+    assert sum(one.count for one in missed(world)) <= 5
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=st.lists(
         st.tuples(st.sampled_from(["live", "off", "busy", "restart"]), st.floats(0.01, 20)), min_size=1, max_size=12

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from agent import settings
+from lab.wire import bench as wire
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,19 +41,18 @@ def test_a_folder_that_is_not_there_is_one_line() -> None:
 
 @pytest.mark.journey
 @pytest.mark.root
-def test_bytes_on_the_wire_are_counted_through_the_real_parts() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("NOT SHOWN: needs root for network namespaces")
-    done = bench("wire", "--hours", "0.5", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    ours, alone, flat, raw = report["results"]
-    assert ours["wire_bytes"] < flat["wire_bytes"] < alone["wire_bytes"] < raw["wire_bytes"]
-    assert flat["wire_bytes"] > flat["payload_bytes"] + 100, "headers, TLS and PUBACK are counted"
-    items = {one["what"]: one for one in report["day"]}
-    assert items["keepalive"]["bytes_each"] in range(150, 300)
-    assert items["batch of telemetry"]["measured"] >= 3
-    assert report["bytes_a_link_day"] > 100_000
+def test_bytes_on_the_wire_are_counted_through_the_real_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_IPERF_S", 1)
+    monkeypatch.setattr(wire, "_PINGS", 1)
+    report = wire.measure(settings.load(ROOT / "config/agent.yaml"), hours=0.4)
+    ours, alone, flat, raw = report.results
+    assert ours.wire_bytes < flat.wire_bytes < alone.wire_bytes < raw.wire_bytes
+    assert flat.wire_bytes > flat.payload_bytes + 100, "headers, TLS and PUBACK are counted"
+    items = {one.what: one for one in report.day}
+    assert 150 < items["keepalive"].bytes_each < 300
+    assert items["batch of telemetry"].measured >= 3
+    assert report.bytes_a_link_day > 100_000
+    assert "kB per link and day" in wire.show(report)
 
 
 def test_wrong_usage_is_said() -> None:
