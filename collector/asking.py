@@ -21,7 +21,7 @@ from collector import gaps, points, spans
 from collector.gaps import SpoolGaps  # msgspec reads it
 from collector.spans import Span  # the same
 from wire import codec
-from wire.messages import MAX_RESEND_RANGES, MAX_RESEND_RESULTS, Dropped, Resend
+from wire.messages import MAX_RESEND_RANGES, MAX_RESEND_RESULTS, Resend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,7 @@ class Asker:
         self._ask = ask
         self._tell = tell
         self._spools: dict[int, Coverage] = {}
+        self._names: dict[tuple[str, str], int] = {}
         self._asked_for: dict[int, list[Span]] = {}
         self._cursor = -1
         self._told: dict[str, tuple[int, int, int]] = {}
@@ -156,8 +157,10 @@ class Asker:
                 self._cursor = row_id
                 coverage = self._spools.get(spool) or self._meet(connection, spool)
                 coverage.add(seq, received_us)
-                if report is not None and isinstance(outcome := codec.decode_result(report).outcome, Dropped):
-                    coverage.known.dropped.append(outcome)
+                if report is not None and (outcome := gaps.dropped(report)) is not None:
+                    whose = (coverage.known.probe, outcome.spool_id or coverage.known.spool_id)
+                    if (other := self._names.get(whose)) is not None:
+                        self._spools[other].known.dropped.append(outcome)
             if len(rows) < _READ_AT_ONCE:
                 break
         for spool, coverage in self._spools.items():
@@ -183,7 +186,9 @@ class Asker:
 
     def _meet(self, connection: sqlite3.Connection, spool: int) -> Coverage:
         query = "SELECT probe_id, spool_id FROM spools WHERE spool = ?"
-        self._spools[spool] = Coverage(gaps.SpoolGaps(*connection.execute(query, (spool,)).fetchone()))
+        name = connection.execute(query, (spool,)).fetchone()
+        self._spools[spool] = Coverage(gaps.SpoolGaps(*name))
+        self._names[name] = spool
         return self._spools[spool]
 
     def _questions(self, connection: sqlite3.Connection, now_us: int) -> list[Question]:

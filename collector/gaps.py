@@ -91,8 +91,8 @@ class SpoolGaps(msgspec.Struct):
             inside = spans.common(left, [(report.first_seq, report.last_seq)])
             if spans.count(inside) <= sum(report.counts.values()):
                 explained += inside
-        dropped = spans.joined(explained)
-        return {"open": spans.without(left, dropped), "dropped": dropped, "gone": gone}
+        given_up = spans.joined(explained)
+        return {"open": spans.without(left, given_up), "dropped": given_up, "gone": gone}
 
 
 def collect(journal: Journal, *, since: datetime | None = None, probe: str = "") -> Gaps:
@@ -122,13 +122,13 @@ def spools(connection: sqlite3.Connection, probe: str = "") -> dict[int, SpoolGa
     )
     for spool, probe_id, spool_id, first, last in rows:
         found.setdefault(spool, SpoolGaps(probe_id, spool_id)).holes.append((first, last))
-    reports: defaultdict[int, list[Dropped]] = defaultdict(list)
-    for spool, payload in connection.execute(f"SELECT spool, payload FROM results WHERE {_NUMBERED}"):  # noqa: S608  # a constant
-        outcome = _outcome(payload) if spool in found else None
-        if isinstance(outcome, Dropped):
-            reports[spool].append(outcome)
+    reports: defaultdict[tuple[str, str], list[Dropped]] = defaultdict(list)
+    query = f"SELECT probe_id, spool_id, payload FROM results NATURAL JOIN spools WHERE {_NUMBERED}"  # noqa: S608  # a constant
+    for probe_id, spool_id, payload in connection.execute(query) if found else ():
+        if (report := dropped(payload)) is not None:
+            reports[probe_id, report.spool_id or spool_id].append(report)
     for spool, gaps in found.items():
-        gaps.dropped = reports[spool]
+        gaps.dropped = reports[gaps.probe, gaps.spool_id]
         gaps.gone = gone(connection, spool)
     return found
 
@@ -208,11 +208,13 @@ def _not_made(connection: sqlite3.Connection, probe: str) -> list[NotMade]:
     return sorted(found, key=lambda one: (one.probe, one.first, one.job))
 
 
-def _outcome(payload: bytes) -> object:
+def dropped(payload: bytes) -> Dropped | None:
+    """Read a report of a full spool; None if a result is something else."""
     try:
-        return decode_result(payload).outcome
+        outcome = decode_result(payload).outcome
     except Undecodable:
         return None
+    return outcome if isinstance(outcome, Dropped) else None
 
 
 def _has(connection: sqlite3.Connection, name: str) -> bool:

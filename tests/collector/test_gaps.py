@@ -91,6 +91,19 @@ def test_a_report_of_fewer_results_than_are_missing_explains_nothing(journal: Jo
     assert found(journal) == [(2, 8, "open")]
 
 
+def test_a_report_may_be_of_an_older_spool_of_the_same_probe(
+    journal: Journal, make_asked: Callable[..., Asked]
+) -> None:
+    asked = make_asked()
+    status(journal)
+    store(journal, radio(1), radio(4))
+    asked.step(0)
+    outcome = Dropped(counts={"radio": 2}, first_seq=2, last_seq=3, spool_id="s1")
+    store(journal, result(1, spool="s2", outcome=outcome), result(1, probe="p2", spool="s9", outcome=outcome))
+    assert found(journal) == [(2, 3, "dropped")]
+    assert asked.step(500) == [], "explained: nobody is asked"
+
+
 def test_gaps_are_chosen_by_probe_and_by_the_time_they_came_to_light(journal: Journal) -> None:
     store(journal, radio(1), radio(3))
     store(journal, radio(1, probe="p2"), radio(4, probe="p2"), at_us=NOW_US + 3600 * US)
