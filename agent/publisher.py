@@ -51,6 +51,10 @@ COMMANDS_NOT_WITHIN_S: Final = 60.0
 _UNANSWERED_AFTER_MS: Final = 60_000
 """A connection whose bytes nobody acknowledges for so long is given up: the modem has another address by now."""
 _LOOK_S: Final = 0.02
+SHORT_CONNECTION_S: Final = 10.0
+LONGEST_RECONNECT_S: Final = 60
+"""Connections that are lost at once are made ever more rarely: each costs a TLS handshake on the SIM's account."""
+_SUSPICIOUS_RECONNECT_S: Final = 8
 QUIET_WITHIN_S: Final = 5.0
 """How long a test waits for what is under way to the broker."""
 
@@ -77,6 +81,8 @@ class Publisher:
         self._told: object = None
         self._command_taken_s = -COMMANDS_NOT_WITHIN_S
         self._connected = threading.Event()
+        self._connected_at_s = 0.0
+        self._reconnect_s = 1
         self._last_refusal = ""
         self._leases: dict[str, queue.SimpleQueue[LeaseReply]] = {}
         self._pump = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -292,12 +298,19 @@ class Publisher:
         log.info("connected to broker %s:%d", self._broker.host, self._broker.port)
         client.subscribe([(self._topic(leaf), 1) for leaf in (topics.ACK, topics.LEASE_GRANT, topics.COMMAND)])
         self._next_status_s = 0.0
+        self._connected_at_s = time.monotonic()
         self._connected.set()
         self.wake()
 
-    def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+    def _on_disconnect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
         if self._connected.is_set() and reason.is_failure:
-            log.warning("lost the broker (%s); results wait in the spool", reason)
+            short = time.monotonic() - self._connected_at_s < SHORT_CONNECTION_S
+            self._reconnect_s = min(2 * self._reconnect_s, LONGEST_RECONNECT_S) if short else 1
+            client.reconnect_delay_set(min_delay=self._reconnect_s, max_delay=LONGEST_RECONNECT_S)
+            hint = (
+                f"; is another probe called {self._probe_id}?" if self._reconnect_s >= _SUSPICIOUS_RECONNECT_S else ""
+            )
+            log.warning("lost the broker (%s); results wait in the spool%s", reason, hint)
         self._connected.clear()
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:

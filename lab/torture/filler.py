@@ -41,7 +41,7 @@ SPOOL_FILE: Final = "spool.db"
 PAUSED_FILE: Final = "paused"
 _PAUSE_S: Final = 0.05
 _FLUSH_S: Final = 1.0
-_HURRY: Final = {"FIRST_RESEND_S": 1.0, "LAST_RESEND_S": 4.0, "STATUS_EVERY_S": 5.0}
+_HURRY: Final = {"FIRST_RESEND_S": 1.0, "LAST_RESEND_S": 4.0, "STATUS_EVERY_S": 5.0, "LONGEST_RECONNECT_S": 2}
 """A probe sends again after 30 s to 30 minutes: the same code, with a faster clock."""
 
 

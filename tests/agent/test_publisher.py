@@ -398,3 +398,20 @@ def test_a_test_does_not_wait_for_ever_for_a_broker_that_takes_nothing(
     finally:
         os.kill(broker.pid, signal.SIGCONT)
     assert waited_s < PATIENCE_S
+
+
+def test_two_probes_with_one_name_do_not_wear_out_the_sim(
+    broker: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spools = [Spool(tmp_path / f"spool-{n}.db", max_bytes=10**9) for n in range(2)]
+    twins = [make_publisher(broker, tmp_path, one) for one in spools]
+    for twin in twins:
+        twin.start()
+    deadline_s = time.monotonic() + 6 * PATIENCE_S
+    while "is another probe called p1?" not in caplog.text:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    assert caplog.text.count("connected to broker") < 12, "each time they wait longer"
+    for twin, spool in zip(twins, spools, strict=True):
+        twin.stop(flush_s=0)
+        spool.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.torture.disk import Disk, build_shim
+from lab.torture.disk import Disk, ShimError, build_shim
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +81,12 @@ else:
     run(disk, "WORDS = 'Read-only file system'" + refused)
     disk.fine()
     run(disk, 'os.write(os.open(root + "a", os.O_RDWR), b"3")')
+
+
+def test_without_a_compiler_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ShimError, match="apt-get install gcc"):
+        build_shim(tmp_path)
 
 
 def test_a_database_that_does_not_fsync_loses_what_it_called_committed(disk: Disk) -> None:
