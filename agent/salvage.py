@@ -25,6 +25,7 @@ from wire.messages import Damaged, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import UnionType
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +154,10 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     known = lives.all_of(db)
     numbers = {known.get(one.spool_id, -1) + one.seq: one.spool_id for one in found if one.spool_id in known}
     if any(lives.of(db, number)[0] != spool_id for number, spool_id in numbers.items()):
-        known.clear()  # this table is damaged too
-        db.execute("DELETE FROM lives")
+        known.clear()  # this table is damaged too, so what goes by these numbers elsewhere means nothing
+        for name, columns in _tables(db).items():
+            if name == "lives" or "seq" in columns:
+                db.execute(f"DELETE FROM {name}")  # noqa: S608  # names of ours
     for spool_id in dict.fromkeys(result.spool_id for result in found):
         if spool_id not in known:
             known[spool_id] = last_seq if known else 0
@@ -251,10 +254,8 @@ def _in_row(columns: tuple[carve.Value, ...], rank: Callable[[Result], int]) -> 
 
 def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:
     """Copy what the other tables (books, runs, meta) still tell, from both ends towards the damage."""
-    names = db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name != 'results'").fetchall()
     with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as old:
-        for (name,) in names:
-            columns = {column[1]: column[2] for column in db.execute(f"PRAGMA table_info({name})")}
+        for name, columns in _tables(db).items():
             marks = ", ".join("?" * len(columns))
             for order in ("", " ORDER BY 1 DESC"):
                 with suppress(sqlite3.Error):
@@ -265,12 +266,19 @@ def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM meta WHERE key = 'spool_id' AND typeof(value) != 'text'")
 
 
+def _tables(db: sqlite3.Connection) -> dict[str, dict[str, str]]:
+    """Name every table but that of the results, and the declared types of its columns."""
+    names = db.execute("SELECT name FROM sqlite_master WHERE type='table' AND name != 'results'").fetchall()
+    return {name: {row[1]: row[2] for row in db.execute(f"PRAGMA table_info({name})")} for (name,) in names}
+
+
 def _plausible(value: object, declared: str) -> bool:
     """Whether a value may stand in a column; what stands in blobs is JSON."""
+    kinds: dict[str, type | UnionType] = {"INTEGER": int, "REAL": int | float, "TEXT": str}
     if value is None or not declared:
         return True
-    if declared != "BLOB":
-        return isinstance(value, int if declared == "INTEGER" else str)
+    if declared in kinds:
+        return isinstance(value, kinds[declared])
     try:
         return isinstance(value, bytes) and msgspec.json.decode(value) is not None
     except (msgspec.DecodeError, UnicodeDecodeError):

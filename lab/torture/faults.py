@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from collector.writer import LATE_S
 from lab.torture import filler, judge
 from lab.torture.relay import Relay
 
@@ -101,6 +102,16 @@ def influx_killed(case: Case) -> None:
     case.stand.influx.kill()
     case.wait()
     case.stand.influx.start()
+
+
+def influx_away(case: Case) -> None:
+    """Keep InfluxDB away until the newest results go first, and kill the collector while it makes up for it."""
+    case.stand.influx.kill()
+    case.wait(LATE_S + 1, LATE_S + 2)
+    case.stand.influx.start()
+    case.wait(0.0, 1.0)
+    case.stand.collector.kill()
+    case.stand.collector.start()
 
 
 def several_killed(case: Case) -> None:
@@ -298,6 +309,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "broker forgets": broker_forgets,
     "broker drops": broker_drops,
     "influxdb killed": influx_killed,
+    "influxdb away": influx_away,
     "several killed": several_killed,
     "probe loses power": probe_loses_power,
     "server loses power": server_loses_power,
