@@ -19,7 +19,7 @@ import msgspec
 
 from agent import lives
 from base import carve
-from base.durable import StorageError, explain, open_database, sync_folder
+from base.durable import StorageError, explain, log_is_damaged, open_database, sync_folder
 from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
 from wire.messages import Damaged, Result
 
@@ -75,11 +75,8 @@ def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result]
 
 def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connection | None, str]:
     """Open the file if it is sound, else say what is wrong with it and leave it alone; raise StorageError."""
-    wal = _bytes(path, "-wal")
-    if carve.log_is_damaged(wal):
-        return None, f"{path}-wal: wrong checksums in the middle"
-    if wal and not _bytes(path):  # SQLite would take it for a new file and delete the log
-        return None, f"{path}: empty, but its log is not"
+    if log_is_damaged(path, "last_seq", "SELECT value FROM meta WHERE key='last_seq'"):
+        return None, f"{path}-wal: wrong checksums in the middle, or nothing beside it"
     db: sqlite3.Connection | None = None
     try:
         db = open_database(path, schema, user_version=version)

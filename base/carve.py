@@ -78,30 +78,46 @@ def rows(file: bytes | mmap, wal: bytes = b"") -> Iterator[Row]:
         yield from _leaf(page, 0, pages, size)
 
 
-def log_is_damaged(wal: bytes) -> bool:
-    """Whether SQLite would leave out more of a write-ahead log than a power cut explains, without a word.
+class Break(NamedTuple):
+    """Where a write-ahead log stops making sense though it goes on: a counter's last value there, and those behind."""
 
-    It stops at the first frame whose checksum is wrong (sections 4.1, 4.2). Where each commit is fsynced, a power cut
-    can spoil no more than the last one: two or more commits behind the wrong frame were whole once.
+    before: int | None
+    behind: frozenset[int]
+
+
+def counter_at_break(wal: bytes, name: str) -> Break | None:
+    """Find the first frame of a log whose checksum is wrong (sections 4.1, 4.2); None if nothing of it comes behind.
+
+    SQLite leaves out that frame and all that follow, without a word. The counter is any row or entry (name, integer).
     """
     if len(wal) <= _WAL_HEADER:
-        return False
+        return None
     magic, _, size, _, *salts, first, second = struct.unpack_from(">8I", wal)
-    order = {0x377F0682: "<", 0x377F0683: ">"}.get(magic)
-    if order is None or _checksum(wal[: _WAL_HEADER - 8], (0, 0), order) != (first, second):
-        return True
-    sums, broken, commits = (first, second), False, 0
+    order = {0x377F0682: "<", 0x377F0683: ">"}.get(magic, "")
+    headless = not order or _checksum(wal[: _WAL_HEADER - 8], (0, 0), order) != (first, second)
+    size = _page_size(b"", wal) if headless else size
+    intact, behind, sums, broken = list[bytes](), list[bytes](), (first, second), headless
     for at in range(_WAL_HEADER, len(wal) - size - _FRAME_HEADER + 1, size + _FRAME_HEADER):
-        _, commit, *frame_salts, first, second = struct.unpack_from(">6I", wal, at)
-        if frame_salts != salts:  # of an earlier log in the same file, unless others of this one follow
+        _, _, *frame_salts, first, second = struct.unpack_from(">6I", wal, at)
+        page = wal[at + _FRAME_HEADER : at + _FRAME_HEADER + size]
+        if frame_salts != salts and not headless:  # of an earlier log in this file, unless others of this one follow
             broken = True
             continue
         if not broken:
-            sums = _checksum(wal[at : at + 8], sums, order)
-            sums = _checksum(wal[at + _FRAME_HEADER : at + _FRAME_HEADER + size], sums, order)
+            sums = _checksum(page, _checksum(wal[at : at + 8], sums, order), order)
             broken = sums != (first, second)
-        commits += broken and commit > 0
-    return commits > 1
+        (behind if broken else intact).append(page)
+    if not behind:
+        return None
+    return Break(max(_counts(intact, name), default=None), frozenset(_counts(behind, name)))
+
+
+def _counts(pages: list[bytes], name: str) -> Iterator[int]:
+    for page in pages:
+        for row in _leaf(page, 0, _Pages(b"", len(page)), len(page)):
+            match row.columns:
+                case (str(whose), int(value)) if whose == name:
+                    yield value
 
 
 def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:

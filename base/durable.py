@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
+
+from base import carve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +63,34 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def log_is_damaged(path: Path, counter: str, query: str) -> bool:
+    """Whether opening this database would silently leave out what a power cut alone cannot have taken.
+
+    `counter` is a row (name, integer) that every fsynced commit which matters makes larger, `query` reads it. A power
+    cut can spoil such a commit only while it is fsynced, so two of its values behind a wrong checksum were safe once.
+    Reads the files and changes nothing; raise StorageError.
+    """
+    log = path.with_name(path.name + "-wal")
+    try:
+        wal = log.read_bytes() if log.exists() else b""
+        if wal and (not path.exists() or path.stat().st_size == 0):
+            return True  # SQLite would take it for a new file and delete the log
+        broken = carve.counter_at_break(wal, counter)
+    except OSError as error:
+        raise explain(path, error) from error
+    if broken is None:
+        return False
+    before = broken.before
+    if before is None:
+        try:
+            with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
+                row = db.execute(query).fetchone()
+        except sqlite3.Error:
+            return True
+        before = row[0] if row is not None and isinstance(row[0], int) else 0
+    return len([value for value in broken.behind if value > before]) > 1
 
 
 def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int) -> None:

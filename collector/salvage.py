@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from base import carve
+from base import carve, durable
 from base.durable import StorageError, explain
 from collector.journal import Batch, Entry, Journal
 from collector.points import microseconds
@@ -42,15 +42,9 @@ class _Found(NamedTuple):
 
 def refuse_damaged(journal: Path) -> None:
     """Raise StorageError if opening this journal would lose what its log holds."""
-    wal = journal.with_name(journal.name + "-wal")
-    try:
-        log = wal.read_bytes() if wal.exists() else b""
-        empty = not journal.exists() or journal.stat().st_size == 0
-    except OSError as error:
-        raise explain(journal, error) from error
-    if carve.log_is_damaged(log) or (log and empty):
+    if durable.log_is_damaged(journal, "results", "SELECT seq FROM sqlite_sequence WHERE name='results'"):
         raise StorageError(
-            f"{wal}: damaged; keep both files, run: probe-collector salvage {journal} {journal}.rescued,"
+            f"{journal}: damaged, or its log is; keep both, run: probe-collector salvage {journal} {journal}.rescued,"
             " and put the rescued file in their place"
         )
 

@@ -102,18 +102,18 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
     report = Report(seed=seed, faults=list(tallies.values()))
     _say(f"seed {seed}: {rounds} rounds on {PROBES} probes")
     chance = random.Random(seed)
-    excused: set[int] = set()
+    excused, counted = set[int](), set[int]()
     with Stand(chance, per_s=_PER_S) as stand:
         first = datetime.now(UTC)
         for name in _order(chance, names, rounds):
-            complaints, verdict = _round(stand, name, excused)
+            complaints, verdict = _round(stand, name, excused, counted)
             tally = tallies[name]
             tally.rounds += 1
             tally.results += verdict.made
             tally.lost += len(verdict.lost)
             tally.doubled += len(verdict.doubled)
             tally.complaints += complaints
-            excused |= verdict.lost | verdict.doubled  # counted once
+            counted |= verdict.lost | verdict.doubled
             report.rounds += 1
             broken = verdict.broken - report.broken
             report.broken = verdict.broken
@@ -121,9 +121,9 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
             trouble = "; ".join([*(f"{count} {what}" for what, count in counts.items() if count), *complaints])
             _say(f"{report.rounds:4}/{rounds} {name}: {verdict.made} results{', ' if trouble else ''}{trouble}")
             if trouble:
-                _say(stand.last_words())
+                _say("\n".join([*verdict.places, stand.last_words()]))
         _say("looking at everything once more")
-        last = judge.look(stand, first, {}, excused)
+        last = judge.look(stand, first, {}, excused, counted)
     report.results, report.broken = last.made, last.broken
     report.lost = sum(tally.lost for tally in tallies.values()) + len(last.lost)
     report.doubled = sum(tally.doubled for tally in tallies.values()) + len(last.doubled)
@@ -131,7 +131,7 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
     return report
 
 
-def _round(stand: Stand, name: str, excused: set[int]) -> tuple[list[str], judge.Verdict]:
+def _round(stand: Stand, name: str, excused: set[int], counted: set[int]) -> tuple[list[str], judge.Verdict]:
     """Let a fault strike under load, wait until all is quiet, and look."""
     case = Case(stand)
     since = datetime.now(UTC)
@@ -143,7 +143,7 @@ def _round(stand: Stand, name: str, excused: set[int]) -> tuple[list[str], judge
     complaints = stand.settle()
     complaints += question() if question is not None else []
     excused |= case.excused
-    return complaints, judge.look(stand, since, first_tokens, excused)
+    return complaints, judge.look(stand, since, first_tokens, excused, counted)
 
 
 def _order(chance: random.Random, names: list[str], rounds: int) -> list[str]:

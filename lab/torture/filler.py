@@ -1,7 +1,8 @@
 """A probe that measures nothing and is in a hurry: the agent's own spool and publisher, results as fast as told.
 
 It writes down, in a file that no fault touches, which results it is about to make (`b TOKEN`), which ones the spool has
-taken (`m TOKEN SPOOL_ID SEQ`) and what the collector has acknowledged (`a SPOOL_ID FIRST LAST`). The token is the
+taken (`m TOKEN SPOOL_ID SEQ`), which it has deferred (`d TOKEN MONOTONIC_S`: a power cut may take those of the last
+second), and what the collector has acknowledged (`a SPOOL_ID FIRST LAST`). The token is the
 result's `elapsed_s`, so that it can be found in the journal and in InfluxDB, whatever number it travels under.
 """
 
@@ -14,6 +15,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 SPOOL_FILE: Final = "spool.db"
 PAUSED_FILE: Final = "paused"
+DEFER_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 _FLUSH_S: Final = 1.0
 _HURRY: Final = {"FIRST_RESEND_S": 1.0, "LAST_RESEND_S": 4.0, "STATUS_EVERY_S": 5.0, "LONGEST_RECONNECT_S": 2}
@@ -50,6 +53,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     probe_id: str
     data_dir: str
+    memory_dir: str
     truth: str
     broker_port: int
     per_s: float
@@ -110,13 +114,19 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        spool = RecordingSpool(Path(orders.data_dir) / SPOOL_FILE, max_bytes=10**9)
+        spool = RecordingSpool(
+            Path(orders.data_dir) / SPOOL_FILE, max_bytes=10**9, defer_s=DEFER_S, memory_dir=Path(orders.memory_dir)
+        )
     except StorageError as error:
         print(error, file=sys.stderr)  # noqa: T201  # a command's body
         return 1
     spool.truth = Truth(Path(orders.truth), orders.first_token)
     _fill(orders, spool, stop, config.with_name(PAUSED_FILE))
-    spool.close()
+    try:
+        spool.close()
+    except StorageError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # a command's body
+        return 1
     return 0
 
 
@@ -141,6 +151,9 @@ def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, paused: 
     publisher = Publisher(broker, orders.probe_id, spool, status)
     publisher.start()
     while not stop.is_set():
+        if (left_s := spool.flush_in_s()) is not None and (left_s <= 0 or paused.exists()):
+            _flush(spool)
+            publisher.wake()
         if paused.exists():
             stop.wait(_PAUSE_S)
             continue
@@ -148,6 +161,13 @@ def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, paused: 
         publisher.wake()
         stop.wait(random.expovariate(orders.per_s))
     publisher.stop(flush_s=_FLUSH_S)
+
+
+def _flush(spool: Spool) -> None:
+    try:
+        spool.flush()
+    except StorageError as error:
+        log.error("%s", error)  # noqa: TRY400  # the message says all
 
 
 def _make(orders: Orders, spool: RecordingSpool, stop: threading.Event) -> None:
@@ -167,6 +187,10 @@ def _make(orders: Orders, spool: RecordingSpool, stop: threading.Event) -> None:
     )
     while not stop.is_set():
         try:
+            if isinstance(result.outcome, Radio):
+                spool.defer(result)
+                spool.truth.write(f"d {token} {time.monotonic()}")
+                return
             identity = spool.append(result)
         except StorageError as error:
             log.error("%s", error)  # noqa: TRY400  # the message says all

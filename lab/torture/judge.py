@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Truth(NamedTuple):
-    """One writer's: the tokens begun, those that the spool took, and the numbers acknowledged (spool_id, seq)."""
+    """One writer's: the tokens begun, those that the spool took, when it deferred which, and the numbers acknowledged.
+
+    Numbers are (spool_id, seq), times those of the monotonic clock in s.
+    """
 
     begun: set[int]
     made: set[int]
+    deferred: dict[int, float]
     acked: set[tuple[str, int]]
 
 
@@ -31,6 +35,7 @@ class Held(NamedTuple):
     """What the journal holds: each token so often, which numbers (probe_id, spool_id, seq), and reports of damage."""
 
     tokens: Counter[int]
+    places: dict[int, list[tuple[str, int]]]
     numbers: set[tuple[str, str, int]]
     damage_told: Counter[str]
 
@@ -43,6 +48,7 @@ class Verdict(msgspec.Struct):
     lost: set[int] = msgspec.field(default_factory=set)
     doubled: set[int] = msgspec.field(default_factory=set)
     broken: int = 0
+    places: list[str] = msgspec.field(default_factory=list)
 
 
 class _Peek(msgspec.Struct):
@@ -56,16 +62,19 @@ _peek = msgspec.json.Decoder(_Peek)
 
 def truth(writer: Writer) -> Truth:
     """Read what a writer wrote down."""
-    begun, made, acked = set[int](), set[int](), set[tuple[str, int]]()
+    begun, made, deferred, acked = set[int](), set[int](), dict[int, float](), set[tuple[str, int]]()
     for line in writer.truth.read_text().splitlines() if writer.truth.exists() else ():
         match line.split():
             case ["b", token]:
                 begun.add(int(token))
             case ["m", token, _, _]:
                 made.add(int(token))
+            case ["d", token, at_s]:
+                made.add(int(token))
+                deferred[int(token)] = float(at_s)
             case ["a", spool_id, first, last]:
                 acked.update((spool_id, seq) for seq in range(int(first), int(last) + 1))
-    return Truth(begun, made, acked)
+    return Truth(begun, made, deferred, acked)
 
 
 def next_token(writer: Writer) -> int:
@@ -75,12 +84,14 @@ def next_token(writer: Writer) -> int:
 
 def journal(path: Path) -> Held:
     """Read all of the journal."""
-    held = Held(Counter(), set(), Counter())
+    held = Held(Counter(), {}, set(), Counter())
     query = "SELECT probe_id, spool_id, seq, kind, payload FROM results NATURAL JOIN spools"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
         for probe_id, spool_id, seq, kind, payload in db.execute(query):
             held.numbers.add((probe_id, spool_id, seq))
-            held.tokens[int(_peek.decode(payload).elapsed_s)] += 1
+            token = int(_peek.decode(payload).elapsed_s)
+            held.tokens[token] += 1
+            held.places.setdefault(token, []).append((spool_id, seq))
             if kind == "damaged":
                 held.damage_told[probe_id] += 1
     return held
@@ -93,10 +104,10 @@ def influx(stand: Stand, since: datetime) -> Counter[int]:
     return Counter(int(row["elapsed_s"]) for row in rows if row["elapsed_s"] is not None)
 
 
-def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int]) -> Verdict:
+def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int], counted: set[int]) -> Verdict:
     """Compare the stations once all is settled; of InfluxDB only what was made since, with the tokens from then on.
 
-    `excused` tokens may be missing: they were on a card that is gone, or were destroyed, or are counted already.
+    `excused` tokens may be missing: they were on a card that is gone, or were destroyed. `counted` ones were told of.
     """
     verdict = Verdict()
     held = journal(stand.journal_file)
@@ -106,8 +117,10 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
         fresh = {token for token in known.made if token >= first_tokens.get(writer.name, 0)}
         verdict.made += len(fresh)
         verdict.journalled += sum(held.tokens[token] > 0 for token in fresh)
-        verdict.lost |= {token for token in known.made if held.tokens[token] == 0} - excused
-        verdict.lost |= {token for token in fresh if seen[token] == 0} - excused
-        verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1}
+        missing = {token for token in known.made if held.tokens[token] == 0}
+        missing |= {token for token in fresh if seen[token] == 0}
+        verdict.lost |= missing - excused - counted
+        verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1} - counted
         verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
+    verdict.places = [f"{token}: {held.places.get(token)}" for token in sorted(verdict.doubled)]
     return verdict

@@ -42,12 +42,14 @@ class Writer:
         self.probe_id = probe_id
         self.folder = stand.run.folder(name)
         self.data = self.folder / "data"
+        self.memory = self.folder / "memory"
         self.truth = self.folder / "truth"
         self.disk = Disk(self.data, stand.shim, self.folder / "disk")
         self.first_token = 1 + number * TOKENS_EACH
         orders = filler.Orders(
             probe_id=probe_id,
             data_dir=str(self.data),
+            memory_dir=str(self.memory),
             truth=str(self.truth),
             broker_port=stand.broker.port,
             per_s=per_s,
@@ -66,6 +68,10 @@ class Writer:
         """Make nothing new; what is spooled still travels."""
         file = self.folder / filler.PAUSED_FILE
         file.touch() if paused else file.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Lose what was in memory: a power cut."""
+        shutil.rmtree(self.memory, ignore_errors=True)
 
     def backlog(self) -> int | None:
         """Count what waits; None if the spool cannot be read now."""
@@ -143,6 +149,7 @@ class Stand:
         """Let a probe lose its power and come back."""
         writer.program.kill()
         writer.disk.cut_power(self.chance)
+        writer.forget()
         writer.program.start()
 
     def cut_power_at_the_server(self) -> None:
@@ -205,6 +212,7 @@ class Stand:
         for file in writer.data.iterdir():
             file.unlink()
         shutil.copytree(image, writer.data, dirs_exist_ok=True)
+        writer.forget()
         writer.disk.adopt()
 
     def last_words(self) -> str:
