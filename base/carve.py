@@ -96,7 +96,7 @@ def counter_at_break(wal: bytes, name: str) -> Break | None:
     order = {0x377F0682: "<", 0x377F0683: ">"}.get(magic, "")
     headless = not order or _checksum(wal[: _WAL_HEADER - 8], (0, 0), order) != (first, second)
     size = _page_size(b"", wal) if headless else size
-    intact, behind, sums, broken = list[bytes](), list[bytes](), (first, second), headless
+    intact, behind, goes_on, sums, broken = list[bytes](), list[bytes](), False, (first, second), headless
     for at in range(_WAL_HEADER, len(wal) - size - _FRAME_HEADER + 1, size + _FRAME_HEADER):
         _, _, *frame_salts, first, second = struct.unpack_from(">6I", wal, at)
         page = wal[at + _FRAME_HEADER : at + _FRAME_HEADER + size]
@@ -106,8 +106,10 @@ def counter_at_break(wal: bytes, name: str) -> Break | None:
         if not broken:
             sums = _checksum(page, _checksum(wal[at : at + 8], sums, order), order)
             broken = sums != (first, second)
-        (behind if broken else intact).append(page)
-    if not behind:
+        goes_on |= broken
+        if name.encode() in page:
+            (behind if broken else intact).append(page)
+    if not goes_on:
         return None
     return Break(max(_counts(intact, name), default=None), frozenset(_counts(behind, name)))
 
