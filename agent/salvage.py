@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import UnionType
 
+_Columns = tuple[carve.Value, ...]
+
 log = logging.getLogger(__name__)
 
 DAMAGE: Final = "damage"
@@ -111,7 +113,11 @@ def _rebuild(
         _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         told = _Told(meta.get("spool_id", ""), meta.get("last_seq", 0), lives.all_of(db))
-        found, lost = _results(path, copy, rank, told)
+        by_page = [row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal"))]
+        refiled = {*_refiled(by_page), *db.execute("SELECT spool_id, was FROM refiled").fetchall()}
+        db.execute("DELETE FROM refiled")
+        db.executemany("INSERT INTO refiled VALUES (?, ?, ?)", [(lives.REFILED, *old) for old in sorted(refiled)])
+        found, lost = _results(by_page, copy, rank, told)
         numbers = _place(db, found, told.last_number)
         counts = Counter(result.kind for result in found)
         aside = _free_name(path)
@@ -168,7 +174,17 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     return last_seq
 
 
-def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told) -> tuple[list[Found], int]:
+def _refiled(rows: list[_Columns]) -> Iterator[tuple[str, int]]:
+    """Find the numbers (spool_id, seq) that results had before they got others."""
+    for columns in rows:
+        match columns:
+            case (lives.REFILED, str(spool_id), int(was)):
+                yield spool_id, was
+
+
+def _results(
+    by_page: list[_Columns], copy: Path, rank: Callable[[Result], int], told: _Told
+) -> tuple[list[Found], int]:
     """Find every result that waits, by SQL and page by page; and how many are known to be lost.
 
     Where SQL still sees the whole table or its index, it knows which numbers wait: an older one that is found besides
@@ -176,9 +192,10 @@ def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told)
     """
     by_sql, whole = _as_far_as_it_comes(copy, "SELECT payload, crc FROM results")
     indexed, index_whole = _as_far_as_it_comes(copy, "SELECT seq FROM results INDEXED BY results_by_rank")
-    by_page = [row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal"))]
     waiting, spoilt = _known(by_sql, rank)
     carved, torn = _known(by_page, rank)
+    for old in _refiled(by_page):
+        carved.pop(old, None)
     numbers = {number for (number,) in indexed if isinstance(number, int)} if index_whole else set()
     later = {key: one for key, one in carved.items() if told.number(one) > told.last_number or not told.spool_id}
     if whole:
@@ -198,7 +215,7 @@ def _results(path: Path, copy: Path, rank: Callable[[Result], int], told: _Told)
     return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), max(lost, 0)
 
 
-def _last_numbers(rows: list[tuple[carve.Value, ...]], about: int) -> Iterator[int]:
+def _last_numbers(rows: list[_Columns], about: int) -> Iterator[int]:
     """Find what `meta` said was the last number, on whatever page it stands; one far from `about` is damaged itself."""
     for columns in rows:
         match columns:
@@ -206,9 +223,9 @@ def _last_numbers(rows: list[tuple[carve.Value, ...]], about: int) -> Iterator[i
                 yield number
 
 
-def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[tuple[carve.Value, ...]], bool]:
+def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[_Columns], bool]:
     """Return the rows up to where SQLite meets damage, and whether it met none."""
-    rows: list[tuple[carve.Value, ...]] = []
+    rows: list[_Columns] = []
     try:
         with closing(sqlite3.connect(copy)) as db:
             for row in db.execute(query):
@@ -219,9 +236,7 @@ def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[tuple[carve.Value,
     return rows, True
 
 
-def _known(
-    rows: Iterable[tuple[carve.Value, ...]], rank: Callable[[Result], int]
-) -> tuple[dict[tuple[str, int], Found], int]:
+def _known(rows: Iterable[_Columns], rank: Callable[[Result], int]) -> tuple[dict[tuple[str, int], Found], int]:
     """Take the results out of rows of any table, each once, and count those that are not what they were."""
     found: dict[tuple[str, int], Found] = {}
     spoilt = 0
@@ -234,7 +249,7 @@ def _known(
     return found, spoilt
 
 
-def _in_row(columns: tuple[carve.Value, ...], rank: Callable[[Result], int]) -> Iterator[Found | None]:
+def _in_row(columns: _Columns, rank: Callable[[Result], int]) -> Iterator[Found | None]:
     """Find a result with its check in a row of whatever table; None for one that is not what it was."""
     for payload, beside in pairwise(columns):
         if not (isinstance(payload, bytes) and isinstance(beside, str) and len(beside) == CHECK_CHARS):

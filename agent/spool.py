@@ -299,8 +299,7 @@ class Spool:
             if spool_id == self.spool_id:
                 self._begin_life(db)
             identity, again = self._insert(db, result, None)
-            db.execute("DELETE FROM results WHERE seq=?", (number,))
-            db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
+            lives.refile(db, number, spool_id, seq)
             self._bytes += len(again) - len(payload)
         log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 

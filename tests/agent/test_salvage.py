@@ -366,3 +366,20 @@ def test_any_garbage_is_survived(tmp_path: Path, seed: int) -> None:
         assert spool.counts().spooled > 0
         assert spool.under_way() == []
         spool.close()
+
+
+def test_a_result_that_has_another_number_now_does_not_come_back_under_its_old_one(tmp_path: Path) -> None:
+    live, path = tmp_path / "live.db", tmp_path / "spool.db"
+    spool = Spool(live, max_bytes=LARGE)
+    for number in range(10):
+        spool.append(result(number))
+    old_id = spool.spool_id
+    for seq in range(1, 11):
+        spool.refile(old_id, seq)
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{live}{suffix}", f"{path}{suffix}")
+    spool.close()
+    path.write_bytes(b"")
+    again = Spool(path, max_bytes=LARGE)
+    assert numbers(again) == list(range(10))
+    again.close()
