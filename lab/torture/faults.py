@@ -181,6 +181,7 @@ def spool_damaged(case: Case) -> Question:
     held = judge.journal(stand.journal_file)
     told_before = held.damage_told[writer.probe_id]
     at_risk = {token for token in judge.truth(writer).made if held.tokens[token] == 0}
+    last = judge.last_commits(writer)  # which may be taken for ones that the power cut off
     for file in writer.data.glob(f"{writer.spool_file.name}*"):
         if file.name in {filler.SPOOL_FILE, f"{filler.SPOOL_FILE}-wal"}:
             _damage(case, file)
@@ -193,10 +194,9 @@ def spool_damaged(case: Case) -> Question:
 
     def told() -> list[str]:
         now = judge.journal(stand.journal_file)
-        gone = sum(now.tokens[token] == 0 for token in at_risk)
+        gone = sum(now.tokens[token] == 0 for token in at_risk - last)
         silent = now.damage_told[writer.probe_id] == told_before
-        # The last one in the log may be taken for one that the power cut off.
-        return [f"{writer.name}: {gone} results destroyed, and not a word"] if gone > 1 and silent else []
+        return [f"{writer.name}: {gone} results destroyed, and not a word"] if gone and silent else []
 
     return told
 

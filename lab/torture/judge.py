@@ -77,6 +77,18 @@ def truth(writer: Writer) -> Truth:
     return Truth(begun, made, deferred, acked)
 
 
+def last_commits(writer: Writer) -> set[int]:
+    """Name what the spool's last two commits held at most: the last two results not deferred, and those beside them."""
+    commits, since = [set[int](), set[int]()], set[int]()
+    for line in writer.truth.read_text().splitlines():
+        match line.split():
+            case ["d", token, _]:
+                since.add(int(token))
+            case ["m", token, _, _]:
+                commits, since = [commits[1], since | {int(token)}], set()
+    return commits[0] | commits[1] | since
+
+
 def next_token(writer: Writer) -> int:
     """Name the token that a writer will give next."""
     return max(truth(writer).begun, default=writer.first_token - 1) + 1
@@ -122,5 +134,9 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
         verdict.lost |= missing - excused - counted
         verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1} - counted
         verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
-    verdict.places = [f"{token}: {held.places.get(token)}" for token in sorted(verdict.doubled)]
+    deferred = {token for writer in (*stand.writers, *stand.gone) for token in truth(writer).deferred}
+    verdict.places = [
+        f"{token}{' (deferred)' if token in deferred else ''}: journal {held.places.get(token)}, InfluxDB {seen[token]}"
+        for token in sorted(verdict.lost | verdict.doubled)
+    ]
     return verdict
