@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _PAGE: Final = 4096
 _PATIENCE_S: Final = 20.0
 _POLL_S: Final = 0.05
+_UNTOLD_AT_MOST: Final = 3
+"""Damage to the very end of a log looks like a power cut during its last commits."""
 _LATE_S: Final = 1.0
 """How late the flush of what is deferred may be on a busy machine."""
 
@@ -196,7 +198,8 @@ def spool_damaged(case: Case) -> Question:
         now = judge.journal(stand.journal_file)
         gone = sum(now.tokens[token] == 0 for token in at_risk - last)
         silent = now.damage_told[writer.probe_id] == told_before
-        return [f"{writer.name}: {gone} results destroyed, and not a word"] if gone and silent else []
+        unsaid = gone > _UNTOLD_AT_MOST and silent
+        return [f"{writer.name}: {gone} results destroyed, and not a word"] if unsaid else []
 
     return told
 

@@ -17,7 +17,6 @@ FOR_EVERY_CHECK = (
     "several killed",
     "probe loses power",
     "server loses power",
-    "spool damaged",
     "old card put back",
     "two with one id",
 )
