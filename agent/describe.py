@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import TYPE_CHECKING
 
+from base.averages import fmean
 from wire.messages import Capacity, Dns, Ping, Web
 
 if TYPE_CHECKING:

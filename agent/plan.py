@@ -7,7 +7,6 @@ telemetry, one for tests made by hand; what the schedule may spend is the rest.
 
 from __future__ import annotations
 
-from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,7 +78,8 @@ def plan_month(plan: Plan, day: date) -> tuple[date, date]:
 
 
 def _first(plan: Plan, year: int, month: int) -> date:
-    return date(year, month, min(plan.reset_day, monthrange(year, month)[1]))
+    days = (date(year + month // 12, month % 12 + 1, 1) - date(year, month, 1)).days
+    return date(year, month, min(plan.reset_day, days))
 
 
 def limit_bytes(plan: Plan, quota_mb: int, claim: Claim) -> int:

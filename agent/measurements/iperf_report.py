@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from agent.measurements.base import MeasurementFailed
+from base.averages import fmean, median
 from wire.messages import Invalid, Reason, Transfer
 
 if TYPE_CHECKING:

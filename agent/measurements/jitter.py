@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from statistics import fmean, median, pvariance
 from typing import TYPE_CHECKING, Final
 
+from base.averages import fmean, median, pvariance
 from wire.messages import Echo
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import math
 import re
 import subprocess
 import time
-from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -20,6 +19,7 @@ import msgspec
 from agent import path as paths
 from agent.measurements.base import MeasurementFailed, started
 from agent.measurements.iperf_report import brief
+from base.averages import median
 from wire.messages import RoundTrips
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ GOAL_RSS_MB: Final = 150
 PER_MESSAGE: Final = 50
 LIVE_PER_S: Final = 20.0
 _LIVE_PROBE: Final = 9500
+_LIVE_AT_LEAST: Final = 20
 _LIVE_MAX: Final = 20_000
 _STALLED_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.1
@@ -156,7 +157,9 @@ class Live:
         return len(self._sent_at_s)
 
     def stop(self) -> None:
-        """Send no more."""
+        """Send no more, once there were some."""
+        while self.sent < _LIVE_AT_LEAST:
+            time.sleep(_LOOK_EVERY_S)
         self._stopping.set()
         self._threads[0].join()
 

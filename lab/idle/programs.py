@@ -79,7 +79,16 @@ def copy_of_ours(folder: Path, python: Path) -> Path:
     return folder
 
 
+def unit_environment() -> dict[str, str]:
+    """Read what our unit sets for the agent."""
+    unit = Path(__file__).parents[2] / "systemd" / "probefleet-agent.service"
+    lines = [line.partition("=")[2] for line in unit.read_text().splitlines() if line.startswith("Environment=")]
+    return dict(word.split("=", 1) for line in lines for word in line.split())
+
+
 def clean(**more: str) -> dict[str, str]:
     """Return our environment variables without those that change how Python loads programs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "MALLOC"))
+    }
     return kept | more

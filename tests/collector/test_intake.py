@@ -7,7 +7,7 @@ from collector_helpers import failed, message, radio, result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake, acks
+from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake, acks, joined
 from collector.journal import Cause
 from wire import codec
 from wire.messages import Ack, Refusal, ResponderStatus, Result, Status
@@ -166,3 +166,12 @@ def test_a_responders_status_is_taken_from_its_own_branch_only() -> None:
     assert forged.responders == []
     assert causes(forged) == [Cause.FOREIGN_PROBE, Cause.UNDECODABLE]
     assert take(b"", topic="probefleet/v1/r1/responder").parked == [], "a retained status that was cleared"
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 30))
+def test_two_acks_of_a_spool_joined_say_what_one_would_have_said(numbers: list[int], cut: int) -> None:
+    payloads = [codec.encode(result(number)) for number in numbers]
+    whole = dict(acks(take(*payloads), []))
+    parts = [dict(acks(take(*some), [])) for some in (payloads[:cut], payloads[cut:]) if some]
+    if len(parts) == 2:
+        assert joined(parts[0]["p1"], parts[1]["p1"]) == whole["p1"]
