@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from base.durable import StorageError
@@ -25,7 +26,7 @@ from wire import codec
 from wire.codec import Undecodable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from collector.influx import Sink
     from collector.journal import Journal
@@ -43,6 +44,8 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
 _SAY_AGAIN_AFTER_S: Final = 600.0
 _MAX_STATUS_LINES: Final = 2000
+_BUILD_AHEAD_FROM: Final = 1000
+"""From so many results in a request on, more are likely to be waiting behind it."""
 LATE_S: Final = 10.0
 """A result that has waited so long belongs to an outage: what comes in now goes first."""
 
@@ -71,6 +74,8 @@ class Writer:
         self._stopping = threading.Event()
         self._fresh = threading.Event()
         self._ahead: Ahead | None = None
+        self._built: dict[int, str] = {}
+        self._poster = ThreadPoolExecutor(1, "database")
         self._status_lines: deque[str] = deque(maxlen=_MAX_STATUS_LINES)
         self._trouble = ""
         self._said_at_s = 0.0
@@ -120,6 +125,7 @@ class Writer:
         except Exception:
             log.exception("the writer stopped on an error of its own")
         finally:
+            self._poster.shutdown()
             self._journal.close()
             self._sink.close()
 
@@ -168,11 +174,22 @@ class Writer:
             self._ahead = None
         return rows
 
+    def _build_ahead(self, rows: Sequence[Row]) -> None:
+        """While the database works on these rows, build the lines of those that follow."""
+        self._built = {}
+        if len(rows) < _BUILD_AHEAD_FROM:
+            return
+        for row, line in lines_of(self._journal.read(rows[-1].id, BATCH_RESULTS), {})[0]:
+            self._built[row.id] = line
+
     def _write(self, rows: Sequence[Row], *, cursor: int) -> None:
         """Write, park what is refused, and move the cursor."""
         if not rows and self._ahead is None:
             return
-        refused = write_rows(self._sink, rows)
+        items, refused = lines_of(rows, self._built)
+        posting = self._poster.submit(write_sorted, self._sink, items)
+        self._build_ahead(rows)
+        refused += [Refused(row, reason) for row, reason in posting.result()]
         parked = [_parked(self._sink.name, one) for one in refused]
         self._journal.park(_now_us(), parked, sink=self._sink.name, cursor=cursor)
         if refused:
@@ -192,14 +209,20 @@ class Writer:
 
 def write_rows(sink: Sink, rows: Sequence[Row]) -> list[Refused]:
     """Write what can be written, return the rest with reasons; raise Misconfigured or Busy."""
+    items, refused = lines_of(rows, {})
+    return refused + [Refused(row, reason) for row, reason in write_sorted(sink, items)]
+
+
+def lines_of(rows: Sequence[Row], built: Mapping[int, str]) -> tuple[list[tuple[Row, str]], list[Refused]]:
+    """Build the line of each row, unless `built` has it by the row's id; return those that make none with reasons."""
+    items: list[tuple[Row, str]] = []
     refused: list[Refused] = []
-    lines: list[tuple[Row, str]] = []
     for row in rows:
         try:
-            lines.append((row, points.line(codec.decode_result(row.payload))))
+            items.append((row, built.get(row.id) or points.line(codec.decode_result(row.payload))))
         except (Undecodable, ValueError, OverflowError) as error:
             refused.append(Refused(row, f"makes no point: {error}"))
-    return refused + [Refused(row, reason) for row, reason in write_sorted(sink, lines)]
+    return items, refused
 
 
 def write_sorted(sink: Sink, items: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:

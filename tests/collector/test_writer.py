@@ -202,3 +202,20 @@ def test_a_writer_that_dies_ahead_of_its_cursor_leaves_nothing_out(
         behind = {points.line(codec.decode_result(row.payload)) for row in journal.read(0, journal.cursor("memory"))}
         assert behind <= written, "nothing before the cursor is missing"
     assert journal.cursor("memory") > 95
+
+
+def test_lines_built_while_the_database_works_are_those_of_their_rows(
+    journal: Journal, running: tuple[Writer, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
+    monkeypatch.setattr(writer, "_BUILD_AHEAD_FROM", 5)
+    built: list[int] = []
+    line = points.line
+    monkeypatch.setattr(points, "line", lambda one: (built.append(one.seq), line(one))[1])
+    lines = store(journal, *range(1, 96))
+    built.clear()
+    running[1].rejects = {lines[33]}
+    running[0].start()
+    wait_until(lambda: journal.cursor("memory") == 95)
+    assert running[1].lines == [one for one in lines if one != lines[33]]
+    assert sorted(built) == list(range(1, 96)), "each built once"
