@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WINDOW: Final = 20
+_LINGER_S: Final = 5.0
 _KEEPALIVE_S: Final = 600
 _RECEIVE_BYTES: Final = 65536
 
@@ -96,6 +97,7 @@ class Load:
         }
         self.bytes = sum(len(packet) for packets in prepared.values() for packet in packets)
         self.messages = self._unconfirmed = sum(map(len, prepared.values()))
+        self.results = count
         self.acked = 0
         self.acked_at_s = 0.0
         self._selector = selectors.DefaultSelector()
@@ -115,13 +117,16 @@ class Load:
         return time.monotonic()
 
     def listen(self) -> None:
-        """Count acknowledgements until a line comes in."""
+        """Count acknowledgements until a line comes in, and then those that are still on their way."""
         self._selector.register(sys.stdin, selectors.EVENT_READ, None)
         while self._turn():
             pass
+        self._selector.unregister(sys.stdin)
+        while 0 < self.acked < self.results and time.monotonic() - self.acked_at_s < _LINGER_S:
+            self._turn(_LINGER_S / 10)
 
-    def _turn(self) -> bool:
-        for key, _ in self._selector.select():
+    def _turn(self, wait_s: float | None = None) -> bool:
+        for key, _ in self._selector.select(wait_s):
             if key.data is None:
                 return False
             confirmed, acked = key.data.receive()
