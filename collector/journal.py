@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -64,6 +65,14 @@ CREATE TABLE IF NOT EXISTS asked (
 """
 
 _SINCE_WHERE: Final = "id > ? AND started_us >= ? AND started_us < ? AND (? = '' OR probe_id = ?)"
+
+
+_ROWS_AT_ONCE: Final = 100
+"""Rows in one statement: sqlite3 lets go of Python's lock at every statement, and has to wait to get it back."""
+_INSERT: Final = (
+    "INSERT OR IGNORE INTO results (spool, seq, kind, started_us, received_us, payload) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_INSERT_MANY: Final = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 
 class Stage(StrEnum):
@@ -283,11 +292,10 @@ class Journal:
             for entry in batch.results
         ]
         before = connection.total_changes
-        connection.executemany(
-            "INSERT OR IGNORE INTO results (spool, seq, kind, started_us, received_us, payload)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+        for place in range(0, whole, _ROWS_AT_ONCE):
+            connection.execute(_INSERT_MANY, [*itertools.chain.from_iterable(rows[place : place + _ROWS_AT_ONCE])])
+        connection.executemany(_INSERT, rows[whole:])
         if connection.total_changes - before == len(rows):
             return []
         conflicts = []
