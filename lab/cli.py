@@ -53,6 +53,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from lab import demo, simulate_plan  # noqa: PLC0415  # here an interruption is already quiet
+    from lab.capacity import command as fleet  # noqa: PLC0415  # the same
     from lab.cell import bench  # noqa: PLC0415  # the same
     from lab.collecting import bench as collecting  # noqa: PLC0415  # the same
     from lab.idle import bench as idle  # noqa: PLC0415  # the same
@@ -88,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     wire.add_parser(parts)
     sdcard.add_parser(parts)
     throughput.add_parser(parts)
-    capacities = commands.add_parser("capacity", help="what a fleet needs of its servers")
-    capacity.add_parser(capacities.add_subparsers(required=True, metavar="PART"))
+    capacities = fleet.add_parser(commands)
+    capacity.add_parser(capacities.add_subparsers(metavar="[PART]", title="parts"))
     soaks = commands.add_parser("soak", help="parts of the agent through thousands of bad days")
     bad_days = soaks.add_subparsers(required=True, metavar="PART")
     soak.add_parser(bad_days)

@@ -185,9 +185,9 @@ def measure(probes: int, results: int, rounds: int, *, node_red_too: bool) -> Fo
             for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
                 _say(f"round {number + 1} of {rounds}: {contender.name}, {results} results ...")
                 folder = place.folder(f"{number}-{contenders.index(contender)}")
-                samples[contender.name].append(_sample(contender, folder, probes, results, 1))
+                samples[contender.name].append(sample(contender, folder, probes, results, 1))
             _say(f"round {number + 1} of {rounds}: {Ours().name}, {BATCH} in a message ...")
-            batched.append(_sample(Ours(), place.folder(f"{number}-batched"), probes, results, BATCH))
+            batched.append(sample(Ours(), place.folder(f"{number}-batched"), probes, results, BATCH))
     ours = samples[Ours().name]
     return Found(
         probes=probes,
@@ -211,7 +211,8 @@ def _load_alone(folder: Path, probes: int, results: int) -> float:
         return float(said["messages"] / (said["sent_s"] - said["begun_s"]))
 
 
-def _sample(contender: Contender, folder: Path, probes: int, results: int, per_message: int) -> Sample:
+def sample(contender: Contender, folder: Path, probes: int, results: int, per_message: int) -> Sample:
+    """Let one contender take so many results, with a broker and a database of its own in `folder`."""
     with (
         Mosquitto(folder / "broker", extra=BROKER_LIMITS) as broker,
         Influxd(folder / "influxd") as influxd,

@@ -1,0 +1,1 @@
+"""What a fleet of any size asks of the servers behind it."""

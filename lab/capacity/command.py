@@ -1,0 +1,187 @@
+"""`probe-lab capacity`: what fleets of several sizes ask of broker, collector, database and network.
+
+Rates come from a simulated day of the schedule (`lab.capacity.traffic`), prices from the real parts on this machine
+(`lab.capacity.costs`); everything else is their product. Shares of a core are of one of this machine's.
+"""
+
+# ruff: noqa: T201 # what a command prints is its result
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent import settings
+from base.configfile import ConfigError
+from base.table import render
+from lab.capacity import costs, traffic
+from lab.capacity.costs import Costs
+from lab.capacity.traffic import Traffic
+from lab.collecting.watch import StalledError
+from lab.netns import NetworkError
+from lab.pki import PkiError
+from lab.programs import ProgramError
+from lab.rundir import RunDir
+from lab.servers import ServerError
+from lab.wire.pipe import PipeError
+
+FLEETS: Final = (300, 3000, 10_000)
+_DAYS_A_MONTH: Final = 30
+_OUTAGE_DAYS: Final = 2
+_EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
+
+_EPILOG: Final = """examples:
+  sudo probe-lab capacity                          fleets of 300, 3,000 and 10,000 probes; some two minutes
+  sudo probe-lab capacity --probes 1500 --config agent.yaml
+  sudo probe-lab capacity --check                  exit status 1 if one collector would not carry the largest fleet
+  probe-lab capacity responder --help              what the test servers need
+
+One link per probe and one collector are assumed; `docs/scale.md` is about more.
+"""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What one fleet asks for."""
+
+    probes: int
+    traffic: Traffic
+    collector_core_percent: float
+    broker_core_percent: float
+    influxd_core_percent: float
+    journal_gb_a_month: float
+    influxd_gb_a_month: float
+    series: int
+    network_mbps: float
+    catch_up_minutes: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The object printed with --json."""
+
+    costs: Costs
+    fleets: list[Need]
+    short: str
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add `capacity`; return it, for its parts."""
+    parser = subparsers.add_parser(
+        "capacity",
+        help="what a fleet needs of its servers",
+        description="What fleets of several sizes ask of broker, collector, database and network (root).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--probes", type=int, metavar="N", help="one fleet of this size")
+    parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
+    parser.add_argument("--results", type=int, default=20_000, metavar="N", help="for each price (default %(default)s)")
+    parser.add_argument(
+        "--played", type=int, default=100, metavar="N", help="days that are played (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if one collector is not enough")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, simulate, multiply, print, judge."""
+    fleets = FLEETS if arguments.probes is None else (arguments.probes,)
+    if min(*fleets, arguments.results, arguments.played, 2**30) < 1:
+        return _complain("numbers must be above 0", status=2)
+    try:
+        config = settings.load(arguments.config)
+        config = msgspec.structs.replace(config, links=config.links[:1])
+        with RunDir() as place:
+            prices = costs.measure(config, place, arguments.results, _say)
+    except ConfigError as error:
+        return _complain(str(error), status=2)
+    except (NetworkError, ServerError, ProgramError, PkiError, PipeError, StalledError, OSError) as error:
+        return _complain(str(error))
+    days = traffic.play(config, arguments.played, _say_again)
+    needs = [need(traffic.draw(days, probes, arguments.seed), probes, prices) for probes in fleets]
+    _say("")
+    worst = needs[-1].traffic.results_per_s_busiest_minute
+    enough = worst <= prices.results_per_s and needs[-1].collector_core_percent < 100  # noqa: PLR2004  # one core
+    short = "" if enough else f"{needs[-1].probes} probes bring {worst:.0f} results/s in their busiest minute"
+    report = Report(costs=prices, fleets=needs, short=short)
+    print(msgspec.json.encode(report).decode() if arguments.json else show(report))
+    return _complain(f"one collector is not enough: {short}") if arguments.check and short else 0
+
+
+def need(load: Traffic, probes: int, prices: Costs) -> Need:
+    """Multiply."""
+    collector_us = (
+        load.messages_per_s * prices.collector_us_per_message + load.results_per_s * prices.collector_us_per_result
+    )
+    results_a_month = load.results_a_day * _DAYS_A_MONTH
+    return Need(
+        probes=probes,
+        traffic=load,
+        collector_core_percent=collector_us / 1e4,
+        broker_core_percent=2 * load.messages_per_s * prices.broker_us_per_message / 1e4,  # each is answered by an ack
+        influxd_core_percent=load.results_per_s * prices.influxd_us_per_result / 1e4,
+        journal_gb_a_month=results_a_month * prices.journal_bytes_per_result / 1e9,
+        influxd_gb_a_month=results_a_month * prices.influxd_bytes_per_point / 1e9,
+        series=round(probes * prices.series_per_link),
+        network_mbps=probes * prices.wire_bytes_per_link_day * 8 / 86_400 / 1e6,
+        catch_up_minutes=load.results_a_day * _OUTAGE_DAYS / prices.results_per_s / 60,
+    )
+
+
+def show(report: Report) -> str:
+    """Write the tables for people."""
+    prices = report.costs
+    measured = [
+        ("collector, CPU us a message", round(prices.collector_us_per_message, 1)),
+        ("collector, CPU us a result", round(prices.collector_us_per_result, 1)),
+        ("broker, CPU us a message", round(prices.broker_us_per_message, 1)),
+        ("InfluxDB, CPU us a result", round(prices.influxd_us_per_result, 1)),
+        ("collector, results/s sustained", round(prices.results_per_s)),
+        ("collector, MB of memory at most", round(prices.collector_rss_mb)),
+        ("journal, B a result", round(prices.journal_bytes_per_result)),
+        ("InfluxDB, B a point", round(prices.influxd_bytes_per_point)),
+        ("InfluxDB, series a link", round(prices.series_per_link, 1)),
+        ("network, kB a link and day", round(prices.wire_bytes_per_link_day / 1000)),
+    ]
+    rows = [
+        ("messages/s, mean", *(f"{one.traffic.messages_per_s:.1f}" for one in report.fleets)),
+        ("messages/s, busiest minute", *(f"{one.traffic.messages_per_s_busiest_minute:.1f}" for one in report.fleets)),
+        (
+            "messages in the busiest second",
+            *(f"{one.traffic.messages_per_s_busiest_second:.0f}" for one in report.fleets),
+        ),
+        ("results/s, mean", *(f"{one.traffic.results_per_s:.1f}" for one in report.fleets)),
+        ("results/s, busiest minute", *(f"{one.traffic.results_per_s_busiest_minute:.1f}" for one in report.fleets)),
+        ("collector, % of a core", *(f"{one.collector_core_percent:.2f}" for one in report.fleets)),
+        ("broker, % of a core", *(f"{one.broker_core_percent:.2f}" for one in report.fleets)),
+        ("InfluxDB, % of a core", *(f"{one.influxd_core_percent:.2f}" for one in report.fleets)),
+        ("journal, GB a month", *(f"{one.journal_gb_a_month:.1f}" for one in report.fleets)),
+        ("InfluxDB, GB a month", *(f"{one.influxd_gb_a_month:.1f}" for one in report.fleets)),
+        ("InfluxDB, points a day", *(f"{one.traffic.results_a_day:.0f}" for one in report.fleets)),
+        ("InfluxDB, series", *(str(one.series) for one in report.fleets)),
+        ("network, Mbit/s, mean", *(f"{one.network_mbps:.2f}" for one in report.fleets)),
+        (f"minutes to catch up {_OUTAGE_DAYS} days", *(f"{one.catch_up_minutes:.1f}" for one in report.fleets)),
+    ]
+    head = ("one link a probe", *(f"{one.probes} probes" for one in report.fleets))
+    tail = f"\n\n{report.short}: more than one collector" if report.short else ""
+    return f"{render(('measured here', ''), measured)}\n\n{render(head, rows)}{tail}"
+
+
+def _say(what: str) -> None:
+    print(f"\r{what:60}", file=sys.stderr, flush=True)
+
+
+def _say_again(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{what:60}", end="", file=sys.stderr, flush=True)
+
+
+def _complain(text: str, status: int = 1) -> int:
+    print(f"probe-lab capacity: {text}", file=sys.stderr)
+    return status

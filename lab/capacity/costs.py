@@ -1,0 +1,123 @@
+"""What one message and one result cost here: measured on the real parts, a few thousand of each.
+
+The collector is loaded twice, with one result in a message and with many; the two runs tell the price of a message from
+that of a result. The journal's growth and what InfluxDB keeps are read from the disk afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from lab.collecting.bench import sample
+from lab.collecting.contenders import DATABASE, Ours
+from lab.servers import Influxd, ServerError
+from lab.wire import bench as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.settings import Settings
+    from lab.collecting.bench import Sample
+    from lab.rundir import RunDir
+
+_MANY: Final = 20
+_PROBES: Final = 200
+_WIRE_HOURS: Final = 2.0
+_SETTLES_WITHIN_S: Final = 60.0
+_SAME_FOR_S: Final = 3.0
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices: CPU in microseconds of one core of this machine, disk and wire in bytes."""
+
+    collector_us_per_message: float
+    collector_us_per_result: float
+    broker_us_per_message: float
+    influxd_us_per_result: float
+    collector_rss_mb: float
+    results_per_s: float  # sustained by one collector with many results in a message, InfluxDB on the same machine
+    journal_bytes_per_result: float
+    influxd_bytes_per_point: float
+    series_per_link: float
+    wire_bytes_per_link_day: float
+
+
+class _ColdInfluxd(Influxd):
+    """InfluxDB that soon puts what it has into its final form."""
+
+    def configure(self) -> list[str]:
+        arguments = super().configure()
+        config = self.data_dir / "influxdb.conf"
+        cold = '[data]\ncache-snapshot-write-cold-duration = "1s"\ncompact-full-write-cold-duration = "1s"\n'
+        config.write_text(config.read_text().replace("[data]\n", cold))
+        return arguments
+
+
+def measure(settings: Settings, place: RunDir, results: int, say: Callable[[str], None]) -> Costs:
+    """Measure all; raise ServerError, StalledError, and what `probe-lab bench wire` raises."""
+    say(f"the collector, {results} results by themselves ...")
+    single = sample(Ours(), place.folder("single"), _PROBES, results, 1)
+    say(f"the collector, {results} results, {_MANY} in a message ...")
+    folder = place.folder("many")
+    many = sample(Ours(), folder, _PROBES, results, _MANY)
+    say("what the disk keeps ...")
+    stored = _count(folder, results)
+    points_bytes, series = _settled(folder / "influxd")
+    say(f"the wire, {_WIRE_HOURS:g} hours of a link ...")
+    day = wire.measure(settings, _WIRE_HOURS)
+    collector_message, collector_result = _told_apart(single, many, "contender")
+    broker_message, _ = _told_apart(single, many, "broker")
+    return Costs(
+        collector_us_per_message=collector_message,
+        collector_us_per_result=collector_result,
+        broker_us_per_message=broker_message,
+        influxd_us_per_result=many.cpu_ms["influxd"] * 1e3,
+        collector_rss_mb=max(single.rss_mb, many.rss_mb),
+        results_per_s=many.results_per_s,
+        journal_bytes_per_result=_bytes_of(folder, "journal.db*") / stored,
+        influxd_bytes_per_point=points_bytes / stored,
+        series_per_link=series,
+        wire_bytes_per_link_day=day.bytes_a_link_day,
+    )
+
+
+def _told_apart(single: Sample, many: Sample, who: str) -> tuple[float, float]:
+    """Return microseconds per message and per result: a + b of one, a / n + b of the other."""
+    one_us, many_us = single.cpu_ms[who] * 1e3, many.cpu_ms[who] * 1e3
+    message_us = max((one_us - many_us) * _MANY / (_MANY - 1), 0.0)
+    return message_us, max(one_us - message_us, 0.0)
+
+
+def _count(folder: Path, results: int) -> int:
+    """Count what the journal holds: the results and those that warmed the collector up."""
+    from collector.journal import Journal  # noqa: PLC0415  # only this one question is asked of it
+
+    with Journal(folder / "journal.db", read_only=True) as journal:
+        return max(results, journal.count(since_us=-(2**62), until_us=2**62))
+
+
+def _settled(data_dir: Path) -> tuple[float, float]:
+    """Start the database on what it has, wait until its files have their final form; bytes, and series per link."""
+    with _ColdInfluxd(data_dir) as influxd:
+        deadline_s = time.monotonic() + _SETTLES_WITHIN_S
+        size, since_s = -1, time.monotonic()
+        while True:
+            now = _bytes_of(data_dir / "data", "**/*.tsm") + _bytes_of(data_dir / "wal", "**/*.wal")
+            if now != size:
+                size, since_s = now, time.monotonic()
+            elif time.monotonic() - since_s > _SAME_FOR_S:
+                break
+            if time.monotonic() > deadline_s:
+                raise ServerError(f"influxd still moves its files after {_SETTLES_WITHIN_S:.0f} s")
+            time.sleep(0.2)
+        series = len(influxd.query("SHOW SERIES", DATABASE))
+        links = len(influxd.query('SHOW TAG VALUES FROM radio WITH KEY = "probe"', DATABASE))
+    return float(size), series / max(links, 1)
+
+
+def _bytes_of(folder: Path, pattern: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
