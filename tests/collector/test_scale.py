@@ -135,7 +135,8 @@ def test_a_probe_that_floods_is_slowed_and_the_others_are_not(shared_broker: Mos
         calm.send(message(result(1, probe="p2")))
         wait_until(lambda: calm.acked() == {1})
         wait_until(lambda: "p1 brings more than one probe may" in collector.said())
+        wait_until(lambda: len(wild.acked()) >= 60)
         taken = wild.acked()
-        assert 60 <= len(taken) < 300
+        assert len(taken) < 300
         assert set(journalled(collector.journal)["p1"]) >= taken
         assert collector.stop() == 0
