@@ -188,7 +188,7 @@ def test_time_that_is_up_leaves_what_passed_so_far(way: Way) -> None:
 def test_a_host_that_echoes_nothing_is_a_reason_beside_other_figures(way: Way) -> None:
     way.net.sysctl(net__ipv4__icmp_echo_ignore_all=1)
     server = way.net.popen(
-        [sys.executable, "-m", "http.server", "-b", SERVER, "80"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-u", "-m", "http.server", "-b", SERVER, "80"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert b"Serving" in server.stdout.readline()
     try:
