@@ -68,12 +68,20 @@ class NodeRed(NamedTuple):
     """lab.collecting.node_red."""
 
     programs: Path
-    name: str = "Node-RED, joins of 500"
+    joined: bool
     promises: str = "nothing"
+
+    @property
+    def name(self) -> str:
+        """Which of the two flows."""
+        return "Node-RED, joins of 500" if self.joined else "Node-RED, a request a message"
 
     def command(self, folder: Path, broker: Mosquitto, influxd: Influxd) -> list[str]:
         """Write the flow."""
-        return node_red.prepare(self.programs, folder / "node-red", broker_port=broker.port, influxd_port=influxd.port)
+        place = folder / "node-red"
+        return node_red.prepare(
+            self.programs, place, broker_port=broker.port, influxd_port=influxd.port, joined=self.joined
+        )
 
 
 @contextlib.contextmanager

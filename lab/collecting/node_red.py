@@ -1,7 +1,7 @@
-"""Node-RED with the flow that its users draw for this: MQTT in, JSON, a function, a join of 500, InfluxDB batch out.
+"""Node-RED with the flow that its users draw for this: MQTT in, JSON, a function, InfluxDB out; and a tuned one.
 
-The programs come from npm, into a cache folder of their own outside the project, at the first use. The join is more
-than most flows have (a database request per message is what the nodes do by themselves) and is what makes it fast.
+The programs come from npm, into a cache folder of their own outside the project, at the first use. By themselves the
+nodes make a database request of each message. The tuned flow has a join of 500 before the database.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def install(say: Callable[[str], None]) -> Path:
     return folder
 
 
-def prepare(programs: Path, folder: Path, *, broker_port: int, influxd_port: int) -> list[str]:
+def prepare(programs: Path, folder: Path, *, broker_port: int, influxd_port: int, joined: bool) -> list[str]:
     """Write the flow and the settings into `folder`; return the command that runs them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "node_modules").symlink_to(programs / "node_modules")
@@ -87,12 +87,12 @@ def prepare(programs: Path, folder: Path, *, broker_port: int, influxd_port: int
         " disableEditor: true, logging: {console: {level: 'warn', metrics: false, audit: false}},"
         " telemetry: {enabled: false, updateNotification: false}};"
     )
-    (folder / "flow.json").write_text(json.dumps(flow(broker_port, influxd_port)))
+    (folder / "flow.json").write_text(json.dumps(flow(broker_port, influxd_port, joined=joined)))
     return ["node", str(programs / "node_modules/node-red/red.js"), "--userDir", str(folder)]
 
 
-def flow(broker_port: int, influxd_port: int) -> list[dict[str, Any]]:
-    """Draw the flow."""
+def flow(broker_port: int, influxd_port: int, *, joined: bool) -> list[dict[str, Any]]:
+    """Draw the flow, with a join of BATCH_LINES before the database or with a request for each message."""
 
     def node(name: str, kind: str, wire: str = "", **properties: object) -> dict[str, Any]:
         return {"id": name, "type": kind, "z": "the-tab", "wires": [[wire]] if wire else [], **properties}
@@ -125,6 +125,6 @@ def flow(broker_port: int, influxd_port: int) -> list[dict[str, Any]]:
         },
         node("the-in", "mqtt in", "the-point", topic=topic, qos="1", datatype="json", broker="the-broker", inputs=0),
         node("the-point", "function", "the-join", func=_FUNCTION, outputs=1, libs=[], initialize="", finalize=""),
-        node("the-join", "join", "the-out", count=str(BATCH_LINES), **join),
+        node("the-join", "join", "the-out", count=str(BATCH_LINES if joined else 1), **join),
         node("the-out", "influxdb batch", influxdb="the-database", precision=""),
     ]

@@ -45,8 +45,9 @@ def test_made_up_results_are_results_and_the_same_each_time() -> None:
     assert {kind: kinds.count(kind) for kind in content.PER_DAY} == content.PER_DAY
 
 
-def test_every_wire_of_the_node_red_flow_leads_to_a_node() -> None:
-    flow = node_red.flow(1883, 8086)
+@pytest.mark.parametrize("joined", [True, False])
+def test_every_wire_of_the_node_red_flow_leads_to_a_node(*, joined: bool) -> None:
+    flow = node_red.flow(1883, 8086, joined=joined)
     names = {node["id"] for node in flow}
     wires = {target for node in flow for output in node.get("wires", []) for target in output}
     assert wires == {"the-point", "the-join", "the-out"}
