@@ -119,7 +119,7 @@ def test_traffic_of_others_on_another_interface_makes_the_result_no_sample(site:
 def test_traffic_of_others_on_the_link_makes_the_result_no_sample(site: Site, way: str) -> None:
     site.serve(5201, 5999)
     other = site.probe.popen(
-        ["iperf3", "-c", SERVER, "-p", "5999", "-t", "12", "-b", "12M", "--bind-dev", "wwan0"]
+        ["iperf3", "-c", SERVER, "-p", "5999", "-t", "12", "-P", "8", "-b", "6M", "--bind-dev", "wwan0"]
         + (["-R"] if way == "with the test" else []),
         stdout=subprocess.DEVNULL,
     )
