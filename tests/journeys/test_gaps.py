@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.journey
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 USERS = {"p1": "secret-1", "collector": "secret-c"}
 BEGIN = datetime(2026, 6, 15, 8, tzinfo=UTC)
 

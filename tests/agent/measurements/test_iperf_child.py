@@ -137,8 +137,12 @@ def test_the_version_that_cannot_be_told_needs_no_padding(serve: Callable[..., i
 
 
 def test_the_streams_leave_from_the_ports_that_were_asked_for(serve: Callable[..., int]) -> None:
-    report = answer_of(job(serve("-1"), client_port=41_234, streams=3))
-    assert [one["local_port"] for one in report["start"]["connected"]] == [41_234, 41_235, 41_236]
+    report = answer_of(job(serve("-1"), client_port=21_234, streams=3))
+    assert [one["local_port"] for one in report["start"]["connected"]] == [
+        21_234,
+        21_235,
+        21_236,
+    ]  # below the kernel's own choice
 
 
 def test_a_library_is_not_looked_for_where_a_compiler_is_installed(tmp_path: Path, serve: Callable[..., int]) -> None:
