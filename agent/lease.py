@@ -9,6 +9,8 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
+
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
 from agent.resolver import resolve
@@ -147,24 +149,9 @@ def _hear(lender: Lender, clock: Clock, wish: Wish) -> LeaseReply | None:
             newer = next_answer(reply.starts_in_s + LATE_WORD_S)
             if newer is None:
                 left_s = reply.expires_in_s - (clock.monotonic_s() - heard_s)
-                return _started(reply, expires_in_s=left_s)
+                return msgspec.structs.replace(reply, expires_in_s=left_s, starts_in_s=0.0)
             reply = newer
         return reply
-
-
-def _started(reply: Granted, *, expires_in_s: float) -> Granted:
-    return Granted(
-        request_id=reply.request_id,
-        responder=reply.responder,
-        host=reply.host,
-        ports=reply.ports,
-        token=reply.token,
-        expires_in_s=expires_in_s,
-        irtt_port=reply.irtt_port,
-        user=reply.user,
-        public_key=reply.public_key,
-        load_percent=reply.load_percent,
-    )
 
 
 def _look_around(lender: Lender, clock: Clock, wish: Wish, path: LinkPath | None) -> tuple[str, ...]:

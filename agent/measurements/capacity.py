@@ -154,12 +154,4 @@ def _transfer(path: LinkPath, server: tuple[str, int], options: CapacityOptions,
     finished = run_killable(
         throughput.CHILD, deadline_s=options.deadline_s + KILL_AFTER_S, stdin=json.dumps(job).encode()
     )
-    if finished.overran:
-        report = iperf_report.Report(error="deadline", deadline_reached=True)
-    elif not finished.stdout:
-        raise MeasurementFailed(Reason.TOOL_FAILED, f"{where}: the child ended without a word: {finished.complaint}")
-    else:
-        report = iperf_report.read(finished.stdout)
-    if report.error is not None:
-        raise throughput.why(report, path, server, where)
-    return report
+    return throughput.answer(finished, path, server, where)

@@ -33,6 +33,7 @@ from wire.messages import Invalid, Reason, RoundTrips, Server, Transfer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.measurements.base import Finished
     from agent.measurements.iperf_report import Report
 
 log = logging.getLogger(__name__)
@@ -213,14 +214,7 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
         finished = run_killable(CHILD, deadline_s=deadline_s, stdin=job)
     after = paths.counters()
     where = f"{'download' if reverse else 'upload'}, {trip.address}:{port}"
-    if finished.overran:
-        report = iperf_report.Report(error="deadline", deadline_reached=True)
-    elif not finished.stdout:
-        raise MeasurementFailed(Reason.TOOL_FAILED, f"{where}: the child ended without a word: {finished.complaint}")
-    else:
-        report = iperf_report.read(finished.stdout)
-    if report.error is not None:
-        raise why(report, path, (trip.address, port), where)
+    report = answer(finished, path, (trip.address, port), where)
     try:
         transfer = iperf_report.transfer(report, reverse=reverse, options=options)
     except MeasurementFailed as failure:
@@ -239,6 +233,19 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
         report, transfer, test_s=finished.elapsed_s, asked_s=options.duration_s, beside_bytes=beside_bytes
     )
     return _Ended(transfer, invalid)
+
+
+def answer(finished: Finished, path: LinkPath, server: tuple[str, int], where: str) -> Report:
+    """Read what a child of CHILD said; raise MeasurementFailed where that is an error, or nothing."""
+    if finished.overran:
+        report = iperf_report.Report(error="deadline", deadline_reached=True)
+    elif not finished.stdout:
+        raise MeasurementFailed(Reason.TOOL_FAILED, f"{where}: the child ended without a word: {finished.complaint}")
+    else:
+        report = iperf_report.read(finished.stdout)
+    if report.error is not None:
+        raise why(report, path, server, where)
+    return report
 
 
 def _left(terms: Terms, path: LinkPath, before: dict[str, Counters]) -> int | None:
