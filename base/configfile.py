@@ -49,13 +49,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None) -> T:
-    """Read `path` as a `kind`; raise ConfigError naming every mistake at once."""
+def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, option: str = "--config") -> T:
+    """Read `path` as a `kind`; raise ConfigError naming every mistake at once. `option` is what names the file."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(path, [f": {error.strerror or error}; name the file with --config"]) from error
+        raise ConfigError(path, [f": {error.strerror or error}; name the file with {option}"]) from error
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(path, [f": larger than {MAX_FILE_BYTES // 1024} KiB; this is no configuration of ours"])
     try:

@@ -236,7 +236,7 @@ def _acl(arguments: argparse.Namespace) -> int:
 def _salvage(arguments: argparse.Namespace) -> int:
     saved = salvage.salvage(arguments.damaged, arguments.new)
     print(msgspec.json.encode(saved).decode() if arguments.json else salvage.text(saved, arguments.new))
-    return 0
+    return 0 if saved.results else 1
 
 
 def _places(arguments: argparse.Namespace) -> int:

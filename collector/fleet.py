@@ -54,7 +54,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def load(path: Path) -> Fleet:
     """Read sites.yaml; raise base.configfile.ConfigError naming every mistake."""
-    return configfile.load(path, Fleet, _cross_check)
+    return configfile.load(path, Fleet, _cross_check, option="--sites, or serves.sites_file in collector.yaml")
 
 
 class Right(NamedTuple):

@@ -57,6 +57,9 @@ one.connect("127.0.0.1", int(sys.argv[1]))
 one.loop_forever()
 """
 
+_LONGEST_S: Final = 86_400
+_SLOWEST: Final = 1000
+
 _EPILOG = """examples:
   sudo probe-lab bench agent                  about two minutes; the first time, environments are made from PyPI
   sudo probe-lab bench agent --check          exit status 1 if a goal is missed
@@ -123,8 +126,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, judge."""
-    if arguments.seconds <= 0 or arguments.pi_factor <= 0:
-        print("probe-lab bench agent: --seconds and --pi-factor must be above 0", file=sys.stderr)
+    if not (0 < arguments.seconds <= _LONGEST_S and 0 < arguments.pi_factor <= _SLOWEST):
+        print(
+            f"probe-lab bench agent: --seconds is above 0, at most {_LONGEST_S}; --pi-factor at most {_SLOWEST}",
+            file=sys.stderr,
+        )
         return 2
     try:
         found = measure(arguments.seconds, arguments.pi_factor, peers=not arguments.no_peers)
