@@ -131,11 +131,11 @@ def stacked_with(interface: str) -> set[str]:
     """
     if _TUNNELS.intersection(_lines(Path("/sys/class/net", interface, "uevent"))):
         return set()
-    return {
-        entry.name.partition("_")[2]
-        for entry in Path("/sys/class/net", interface).glob("*er_*")
-        if entry.name.startswith(("lower_", "upper_"))
-    }
+    try:
+        names = [entry.name for entry in Path("/sys/class/net", interface).iterdir()]
+    except FileNotFoundError:  # it was unplugged
+        return set()
+    return {name.partition("_")[2] for name in names if name.startswith(("lower_", "upper_"))}
 
 
 def route_device(destination: str, source: str, *, udp_port: int | None = None) -> str | None:

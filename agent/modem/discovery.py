@@ -115,7 +115,10 @@ def find_ports(sys_root: Path = Path("/sys"), dev_root: Path = Path("/dev")) -> 
     for folder in sorted((sys_root / "bus/usb/devices").glob("*-*"), key=lambda path: _natural(path.name)):
         if ":" in folder.name:
             continue
-        modem = _modem(folder, dev_root)
+        try:
+            modem = _modem(folder, dev_root)
+        except OSError:  # a folder that goes away between two looks at it: the modem was unplugged
+            continue
         if modem is not None:
             found.append(modem)
     return found

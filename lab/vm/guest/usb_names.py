@@ -14,7 +14,10 @@ _PLUG_WITHIN_S: Final = 20.0
 
 def names() -> dict[str, str]:
     """Return udev's lasting names of serial ports, and the device node behind each."""
-    return {link.name: str(link.resolve()) for link in sorted(_NAMES.glob("*"))} if _NAMES.is_dir() else {}
+    try:
+        return {link.name: str(link.resolve()) for link in sorted(_NAMES.iterdir())}
+    except FileNotFoundError:  # udev takes the folder away with the last name
+        return {}
 
 
 def wait_for_ports() -> dict[str, object]:

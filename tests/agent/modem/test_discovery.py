@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -64,6 +66,21 @@ def _dev(root: Path, peers: dict[str, Peer]) -> Path:
     for name, peer in peers.items():
         (dev / name).symlink_to(peer.port)
     return dev
+
+
+def test_a_modem_that_goes_away_while_it_is_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug(tmp_path, "1-1", "2c7c", "0125", {0: "ttyUSB0"})
+    plug(tmp_path, "1-2", "2c7c", "0125", {0: "ttyUSB1"})
+    unplugged, scandir = str(tmp_path / "bus/usb/devices/1-1"), os.scandir
+
+    def scan(path: Path) -> object:
+        """Between pathlib's look whether there is a folder and its look into it, the cable comes out."""
+        if str(path).startswith(unplugged):
+            shutil.rmtree(unplugged, ignore_errors=True)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert [modem.usb_path for modem in find_ports(tmp_path, tmp_path)] == ["1-2"]
 
 
 def test_auto_confirms_by_at_and_never_touches_diag_and_nmea(
