@@ -15,8 +15,9 @@ from agent.name_servers import of_namespace
 from agent.path import LinkPath, carried, look
 from agent.resolver import resolve
 from agent.witness import Witness
-from wire.messages import Reason, Route, Server
 from wire.radio import RadioReading, Registration
+from wire.reasons import Reason
+from wire.results import Route, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from agent.lease import Lender
     from agent.measurements.trace import TraceOptions
     from agent.settings import IperfServer, Link
-    from wire.messages import Hop
+    from wire.measured import Hop
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from agent.meter import grown_bytes
 from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room
 from agent.planner import Wish, cost, next_of_day, plan_of_day
 from agent.settings import ThroughputJob
-from wire.messages import PlanState
+from wire.events import PlanState
 
 if TYPE_CHECKING:
     from agent.clock import Clock

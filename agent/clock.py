@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agent.timesync import Sources
 
 if TYPE_CHECKING:
-    from wire.messages import Clock as ClockQuality
+    from wire.results import Clock as ClockQuality
 
 _ASK_EVERY_S: Final = 5.0
 

@@ -18,7 +18,7 @@ import msgspec
 
 from agent.ledger import Visit  # noqa: TC001  # msgspec reads Run's types when it runs
 from agent.timesync import Boot  # the same
-from wire.messages import Result
+from wire.results import Result
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from base.averages import fmean
-from wire.messages import Capacity, Dns, Ping, Web
+from wire.measured import Capacity, Dns, Ping, Web
 
 if TYPE_CHECKING:
-    from wire.messages import Lookup, Outcome, Page
+    from wire.measured import Lookup, Page
+    from wire.results import Outcome
 
 
 def describe_service(outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import dns_message
 from agent.measurements import bound
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.dns_message import Kind, Reply

@@ -13,7 +13,9 @@ from agent.measurements.link_watch import on_link
 from agent.measurements.throughput import Terms
 from agent.settings import CapacityJob, DnsJob, LatencyJob, PingJob, RadioJob, ThroughputJob, WebJob
 from agent.validity import Evidence
-from wire.messages import Radio, Reason, Server, Throughput
+from wire.measured import Radio, Throughput
+from wire.reasons import Reason
+from wire.results import Server
 
 if TYPE_CHECKING:
     from agent.bench import Bench
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from agent.path import LinkPath
     from agent.settings import Job
     from agent.witness import Witness
-    from wire.messages import Capacity, Latency, Outcome, Ping
+    from wire.measured import Capacity, Latency, Ping
+    from wire.results import Outcome
 
 _OUT_OF_REACH: Final = {Reason.TIMEOUT, Reason.UNREACHABLE, Reason.LINK_LOST}
 _LEASE_MARGIN_S: Final = 5.0

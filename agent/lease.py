@@ -14,7 +14,9 @@ import msgspec
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
 from agent.resolver import resolve
-from wire.messages import Busy, Granted, LeaseReply, Reason, Server
+from wire.leases import Busy, Granted, LeaseReply
+from wire.reasons import Reason
+from wire.results import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +43,7 @@ _RTT: Final = re.compile(r"= (?P<min>[\d.]+)/")
 
 
 class Wish(NamedTuple):
-    """What a run asks for; see `wire.messages.LeaseRequest`. Without `responder` everyone who hears it is asked."""
+    """What a run asks for; see `wire.leases.LeaseRequest`. Without `responder` everyone who hears it is asked."""
 
     link: str
     transfers: int

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from wire.messages import Machine
+from wire.measured import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

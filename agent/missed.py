@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.deferred import Account
 from agent.schedule import Periodic, instant_s
-from wire.messages import Job, Missed, Unmade
+from wire.events import Missed
+from wire.reasons import Unmade
+from wire.results import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ from agent.modem.errors import ModemError, NoModem
 from agent.modem.glance import GLANCE_WITHIN_S, Glance
 from agent.modem.owner import manager_runs
 from agent.modem.session import ModemSession
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.runner import describe
 from wire.codec import encode
-from wire.messages import Failed
+from wire.measured import Failed
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -23,7 +23,9 @@ from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
 from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
-from wire.messages import CONFLICT, MAX_RESEND_RANGES, Ack, Gone, LeaseReply, LeaseRequest, Resend, Status
+from wire.delivery import CONFLICT, MAX_RESEND_RANGES, Ack, Gone, Resend
+from wire.leases import LeaseReply, LeaseRequest
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

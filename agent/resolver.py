@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent import dns_client, name_servers
 from agent.dns_message import Kind, NotAName
 from agent.measurements.base import MeasurementFailed
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent import lives
 from wire.codec import decode_result
-from wire.messages import Dropped
+from wire.events import Dropped
 
 if TYPE_CHECKING:
     import sqlite3

@@ -23,18 +23,11 @@ from agent.spool import is_telemetry
 from agent.thinning import Thinner, Thinning
 from base.durable import StorageError
 from base.version import VERSION
-from wire import messages
-from wire.messages import (
-    Failed,
-    Latency,
-    Outcome,
-    Radio,
-    Reason,
-    Recovery,
-    Result,
-    Route,
-    Throughput,
-)
+from wire import results
+from wire.events import Recovery
+from wire.measured import Failed, Latency, Radio, Throughput
+from wire.reasons import Reason
+from wire.results import Outcome, Result, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +111,7 @@ class Runner:
                 measurement = "unknown"  # the job has left the configuration since
             log.warning("%s on %s was cut off before it ended", run.job, run.link)
             result = self._result(
-                messages.Job(name=run.job, measurement=measurement),
+                results.Job(name=run.job, measurement=measurement),
                 run.link,
                 started_at=datetime.fromisoformat(started_at).astimezone(UTC),
                 elapsed_s=0.0,
@@ -161,7 +154,7 @@ class Runner:
         if isinstance(outcome, Failed) and job.claim is not None:
             outcome = msgspec.structs.replace(outcome, interface_bytes=spent_bytes)
         result = self._result(
-            messages.Job(name=job.name, measurement=measurement_of(job), due=due),
+            results.Job(name=job.name, measurement=measurement_of(job), due=due),
             link.name,
             started_at=started_at,
             elapsed_s=round(self._clock.monotonic_s() - begun_s, 3),
@@ -187,7 +180,7 @@ class Runner:
         """Spool what is folded: the last looks before the end."""
         for (job, link), thinner in self._thinners.items():
             if (record := thinner.rest()) is not None:
-                measured = messages.Job(name=job, measurement="radio")
+                measured = results.Job(name=job, measurement="radio")
                 slot, every_s = self.ran.get((job, link)), self._settings.job(job).every_s
                 account = Account(job, link, every_s, slot) if slot is not None and every_s is not None else None
                 self.keep(link, record, started_at=self._clock.now(), elapsed_s=0.0, job=measured, account=account)
@@ -199,7 +192,7 @@ class Runner:
         *,
         started_at: datetime,
         elapsed_s: float,
-        job: messages.Job | None = None,
+        job: results.Job | None = None,
         account: Account | None = None,
     ) -> None:
         """Spool what is no run of a job: a step of the recovery ladder, the state of a plan, runs not made."""
@@ -266,7 +259,7 @@ class Runner:
 
     def _result(
         self,
-        job: messages.Job | None,
+        job: results.Job | None,
         link: str,
         *,
         started_at: datetime,

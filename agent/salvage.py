@@ -21,11 +21,13 @@ from agent import lives
 from base import carve
 from base.durable import StorageError, explain, log_is_damaged, open_database, sync_folder
 from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
-from wire.messages import Damaged, Result
+from wire.events import Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import UnionType
+
+    from wire.results import Result
 
 _Columns = tuple[carve.Value, ...]
 

@@ -20,7 +20,7 @@ from agent.spool import Spool
 from agent.time_repair import Timekeeper
 from agent.timetable import Timetable
 from base.durable import StorageError
-from wire.messages import LinkStatus, Status
+from wire.status import LinkStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

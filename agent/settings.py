@@ -23,7 +23,7 @@ from agent.plan import Claim
 from agent.thinning import Thinning
 from base import configfile
 from base.broker import BrokerSettings, Port
-from wire.messages import Name
+from wire.form import Name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -25,17 +25,10 @@ from agent.deferred import Account, Deferred, DeferredFile, Run
 from agent.ledger import Balance, Booking
 from base.durable import StorageError, explain
 from wire.codec import Undecodable, check, check_at, decode, decode_result, encode
-from wire.messages import (
-    MAX_RESEND_RESULTS,
-    Damaged,
-    Dropped,
-    Failed,
-    Missed,
-    PlanState,
-    Result,
-    ResultId,
-    Throughput,
-)
+from wire.delivery import MAX_RESEND_RESULTS
+from wire.events import Damaged, Dropped, Missed, PlanState
+from wire.measured import Failed, Throughput
+from wire.results import Result, ResultId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -234,7 +227,7 @@ class Spool:
     def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str = "") -> int:
         """Let go what the collector has stored: closed ranges of seq. An ack for another spool changes nothing.
 
-        With `checks` (see wire.messages.Ack) a number whose result is another one by now is not let go.
+        With `checks` (see wire.delivery.Ack) a number whose result is another one by now is not let go.
         """
         removed = at = 0
         with self._transaction(fsync=False) as db:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from wire.messages import Radio
+from wire.measured import Radio
 from wire.radio import RadioReading
 
 Decibel = Annotated[float, msgspec.Meta(ge=0, le=50)]

@@ -18,7 +18,7 @@ import msgspec
 from agent import validity
 from agent.timesync import Boot, boot_now, boots_without_time, installed_s
 from wire.codec import Undecodable, check, decode_result, encode
-from wire.messages import Invalid
+from wire.reasons import Invalid
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from agent.clock import Clock
     from agent.settings import ClockSettings
     from agent.spool import Spool
-    from wire.messages import Clock as ClockQuality
-    from wire.messages import Result
+    from wire.results import Clock as ClockQuality
+    from wire.results import Result
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from wire.messages import Clock
+from wire.results import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,9 @@ from agent.missed import SLOTS_A_DAY, Now, RollCall
 from agent.plan import Room, plan_day
 from agent.planner import next_of_day
 from agent.schedule import Periodic, next_run
-from wire.messages import Failed, Job, Reason
+from wire.measured import Failed
+from wire.reasons import Reason
+from wire.results import Job
 
 if TYPE_CHECKING:
     from agent.clock import Clock

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from agent.modems import SerialModems
     from agent.runner import Runner
     from agent.settings import Link, Settings
-    from wire.messages import Diagnosis, Outcome
+    from wire.events import Diagnosis
+    from wire.results import Outcome
 
 log = logging.getLogger(__name__)
 

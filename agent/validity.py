@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from wire.messages import Invalid, Machine, Throughput, Transfer
+from wire.measured import Machine, Throughput, Transfer
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

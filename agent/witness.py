@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agent.machine import Computer
     from agent.settings import Link
-    from wire.messages import Machine
+    from wire.measured import Machine
     from wire.radio import RadioReading
 
 log = logging.getLogger(__name__)

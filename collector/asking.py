@@ -21,7 +21,7 @@ from collector import gaps, points, spans
 from collector.gaps import SpoolGaps  # msgspec reads it
 from collector.spans import Span  # the same
 from wire import codec
-from wire.messages import MAX_RESEND_RANGES, MAX_RESEND_RESULTS, Resend
+from wire.delivery import MAX_RESEND_RANGES, MAX_RESEND_RESULTS, Resend
 
 if TYPE_CHECKING:
     from collections.abc import Callable

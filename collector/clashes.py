@@ -18,7 +18,7 @@ from base import durable, table
 
 if TYPE_CHECKING:
     from collector.journal import Journal
-    from wire.messages import Status
+    from wire.status import Status
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS shared_ids (

@@ -31,14 +31,14 @@ from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ResendSettings, Se
 from collector.subscriber import LEAVES, Subscriber
 from collector.writer import BATCH_RESULTS, Writer, write_rows
 from wire import codec, topics
-from wire.messages import Status
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.fleet import Fleet
     from collector.journal import ProbeStatus
-    from wire.messages import ResponderStatus
+    from wire.status import ResponderStatus
 
 log = logging.getLogger(__name__)
 

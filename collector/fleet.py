@@ -14,7 +14,7 @@ import msgspec
 
 from base import configfile
 from wire import topics
-from wire.messages import Name
+from wire.form import Name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from base import durable, table
 from collector import spans
 from collector.spans import Span  # msgspec reads it
 from wire.codec import Undecodable, decode_result
-from wire.messages import Dropped, Missed
+from wire.events import Dropped, Missed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,9 @@ from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoev
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
-from wire.messages import CONFLICT, Ack, Gone, Refusal, ResponderStatus, Result, ResultId, Status
+from wire.delivery import CONFLICT, Ack, Gone, Refusal
+from wire.results import Result, ResultId
+from wire.status import ResponderStatus, Status
 
 MAX_RESULTS_PER_MESSAGE: Final = 5000
 MAX_SEQ: Final = 2**63 - 1

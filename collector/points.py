@@ -15,28 +15,13 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 from collector.service_points import echo_fields, service_fields, way
-from wire.messages import (
-    Capacity,
-    Damaged,
-    Dns,
-    Dropped,
-    Failed,
-    Latency,
-    Missed,
-    Ping,
-    PlanState,
-    Radio,
-    Recovery,
-    ResponderStatus,
-    Result,
-    Status,
-    Throughput,
-    Transfer,
-    Web,
-)
+from wire.events import Damaged, Dropped, Missed, PlanState, Recovery
+from wire.measured import Capacity, Dns, Failed, Latency, Ping, Radio, Throughput, Transfer, Web
 
 if TYPE_CHECKING:
     from wire.radio import RadioReading
+    from wire.results import Result
+    from wire.status import ResponderStatus, Status
 
 Value = float | int | bool | str | None
 Fields = dict[str, Value]

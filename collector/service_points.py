@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from wire.messages import Capacity, Dns, Ping
+from wire.measured import Capacity, Dns, Ping
 
 if TYPE_CHECKING:
-    from wire.messages import Echo, Hop, Web
+    from wire.measured import Echo, Hop, Web
 
 Value = float | int | bool | str | None
 Fields = dict[str, Value]

@@ -10,7 +10,7 @@ import msgspec
 
 from base import configfile
 from base.broker import BrokerSettings
-from wire.messages import Name
+from wire.form import Name
 
 DEFAULT_CONFIG: Final = Path("/etc/probefleet/collector.yaml")
 DEFAULT_SITES: Final = Path("/etc/probefleet/sites.yaml")

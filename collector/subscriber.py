@@ -1,7 +1,7 @@
 """MQTT → journal → PUBACK and acknowledgement.
 
 The connection's thread only queues. One journal thread takes whatever is there, stores it in one transaction, and only
-then tells the broker (PUBACK) and the probe (wire.messages.Ack). What cannot be accepted is quarantined, PUBACKed so
+then tells the broker (PUBACK) and the probe (wire.delivery.Ack). What cannot be accepted is quarantined, PUBACKed so
 that the broker does not send it for ever, and never acknowledged as stored. While the disk refuses, nothing is
 confirmed.
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collector.journal import Entry, Journal, ProbeStatus
     from collector.limits import Limits
     from collector.mqtt import Arrival
-    from wire.messages import Ack, ResponderStatus
+    from wire.delivery import Ack
+    from wire.status import ResponderStatus
 
 log = logging.getLogger(__name__)
 

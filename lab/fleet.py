@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.sites import SitePlan
-    from wire.messages import Result
+    from wire.results import Result
 
 _POLL_S: Final = 0.05
 _READY_WITHIN_S: Final = 20.0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.fleet import Fleet
-    from wire.messages import Result
+    from wire.results import Result
 
 PATIENCE_S: Final = 300.0
 BRISK: Final = Pace(throughput_s=12, latency_s=10, radio_s=5, duration_s=2)

@@ -13,14 +13,15 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lab.cell.shaper import goodput_mbps
-from wire.messages import Failed, Latency, Radio, Result, Throughput
+from wire.measured import Failed, Latency, Radio, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lab.sites import LinkPlan, SitePlan
-    from wire.messages import Echo, Transfer
+    from wire.measured import Echo, Transfer
     from wire.radio import RadioReading
+    from wire.results import Result
 
 TARGET_MBPS: Final = 40.0
 """The province's target: average 4G download."""

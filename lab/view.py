@@ -18,13 +18,13 @@ from rich.text import Text
 
 from agent.runner import describe
 from lab import summary
-from wire.messages import Radio
+from wire.measured import Radio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lab.summary import Count, Figures
-    from wire.messages import Result
+    from wire.results import Result
 
     Links = Mapping[tuple[str, str], Figures]
 

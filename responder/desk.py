@@ -20,7 +20,8 @@ import msgspec
 from base.broker import make_client
 from responder import standing
 from wire import codec, topics
-from wire.messages import GroupWord, LeaseRequest, ResponderStatus
+from wire.leases import GroupWord, LeaseRequest
+from wire.status import ResponderStatus
 
 if TYPE_CHECKING:
     import threading
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from responder.lender import Lender
     from responder.settings import Settings
-    from wire.messages import LeaseReply
+    from wire.leases import LeaseReply
 
 log = logging.getLogger(__name__)
 

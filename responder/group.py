@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from responder.leases import Taken
-from wire.messages import Claim, GroupWord
+from wire.leases import Claim, GroupWord
 
 if TYPE_CHECKING:
     from responder.leases import Lease

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from wire.messages import LeaseRequest
+    from wire.leases import LeaseRequest
 
 _REMEMBER_S: Final = 600.0
 """How long a link's last served request is known: a copy delivered late must not lend ports to nobody."""

@@ -16,13 +16,14 @@ from responder.load import NetworkLoad
 from responder.servers import Gate, Login, PortTaken, ServerError
 from responder.tenancy import Tenancy
 from responder.watch import State, WatchError
-from wire.messages import Busy, Denied, Granted, LeaseReply, LeaseRequest, ResponderStatus
+from wire.leases import Busy, Denied, Granted, LeaseReply, LeaseRequest
+from wire.status import ResponderStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from responder.settings import Settings
-    from wire.messages import GroupWord
+    from wire.leases import GroupWord
 
 log = logging.getLogger(__name__)
 

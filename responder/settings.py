@@ -10,7 +10,7 @@ import msgspec
 from base import configfile
 from base.broker import BrokerSettings, Port
 from responder.leases import Limits
-from wire.messages import Name
+from wire.form import Name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from wire.messages import ResponderStatus
+from wire.status import ResponderStatus
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from wire import dictionary
-from wire.messages import LeaseReply, Result
+from wire.leases import LeaseReply
+from wire.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,13 +9,13 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agent.path import LinkPath
-    from wire.messages import Hop
+    from wire.measured import Hop
 
 
 class MeasurementFailed(Exception):

@@ -50,7 +50,7 @@ def family_of(address: str) -> socket.AddressFamily:
 
 
 def trouble(error: OSError) -> str:
-    """Name the reason (a value of wire.messages.Reason) of a failed call on such a socket."""
+    """Name the reason (a value of wire.reasons.Reason) of a failed call on such a socket."""
     if isinstance(error, TimeoutError):
         return "timeout"
     return _REASONS.get(error.errno or 0, "tool_failed")

@@ -26,13 +26,14 @@ from agent.measurements.throughput_options import (
     USUAL_MBPS,
     WIND_UP_S,
 )
-from wire.messages import Capacity, Reason
+from wire.measured import Capacity
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.measurements.iperf_report import Report, Sum
     from agent.measurements.throughput import Terms
     from agent.path import LinkPath
-    from wire.messages import Server
+    from wire.results import Server
 
 PAYLOAD_BYTES: Final = 1200
 """Of one datagram: fits every path that carries IPv6 (RFC 8200: 1280 bytes), so that none is cut into fragments."""

@@ -12,7 +12,8 @@ from agent import path as paths
 from agent.dns_message import Kind
 from agent.measurements import carried
 from agent.measurements.base import MeasurementFailed, require_usable
-from wire.messages import Dns, Lookup, Reason
+from wire.measured import Dns, Lookup
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

@@ -9,7 +9,8 @@ import msgspec
 
 from agent.measurements import jitter
 from agent.measurements.base import MeasurementFailed
-from wire.messages import Echo, Reason
+from wire.measured import Echo
+from wire.reasons import Reason
 
 _NS_PER_MS: Final = 1e6
 _PING_REPLY: Final = re.compile(r"icmp_seq=(\d+) .*time=([0-9.]+) ms(?!.*DUP)")

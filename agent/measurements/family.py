@@ -9,7 +9,7 @@ import msgspec
 
 from agent import resolver
 from agent.measurements.base import MeasurementFailed
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.measurements.throughput_options import Family

@@ -37,7 +37,7 @@ _FIRST_GOOD, _FIRST_BAD = 200, 300
 
 
 class _Failed(Exception):
-    """`reason` is a value of wire.messages.Reason."""
+    """`reason` is a value of wire.reasons.Reason."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

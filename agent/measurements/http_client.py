@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.measurements.base import MeasurementFailed, run_killable
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from pathlib import Path

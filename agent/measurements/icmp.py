@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from agent.measurements import echo_report
 from agent.measurements.base import MeasurementFailed, run_killable
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
-    from wire.messages import Echo
+    from wire.measured import Echo
 
 _WAIT_S: Final = 2
 _MARGIN_S: Final = 2.0

@@ -10,7 +10,8 @@ import msgspec
 
 from agent.measurements.base import MeasurementFailed
 from base.averages import fmean, median
-from wire.messages import Invalid, Reason, Transfer
+from wire.measured import Transfer
+from wire.reasons import Invalid, Reason
 
 if TYPE_CHECKING:
     from agent.measurements.throughput_options import ThroughputOptions

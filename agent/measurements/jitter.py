@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from base.averages import fmean, median, pvariance
-from wire.messages import Echo
+from wire.measured import Echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,8 @@ from agent import path as paths
 from agent import resolver
 from agent.measurements import carried, echo_report, icmp
 from agent.measurements.base import MeasurementFailed, require_usable, run_killable
-from wire.messages import Echo, Latency, Reason
+from wire.measured import Echo, Latency
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

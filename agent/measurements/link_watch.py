@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.measurements.base import MeasurementFailed
 from agent.path import look
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

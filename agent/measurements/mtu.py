@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from agent.measurements import bound, icmp_errors
 from agent.measurements.base import MeasurementFailed
-from wire.messages import PathMtu, Reason
+from wire.measured import PathMtu
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

@@ -22,13 +22,14 @@ from agent.measurements.base import MeasurementFailed, require_up
 from agent.measurements.family import choose, of
 from agent.measurements.http_client import Url
 from agent.measurements.throughput_options import Family
-from wire.messages import Ping, Reason
+from wire.measured import Ping
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.path import LinkPath
-    from wire.messages import Echo
+    from wire.measured import Echo
 
 log = logging.getLogger(__name__)
 

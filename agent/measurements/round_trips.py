@@ -20,7 +20,7 @@ from agent import path as paths
 from agent.measurements.base import MeasurementFailed, started
 from agent.measurements.iperf_report import brief
 from base.averages import median
-from wire.messages import RoundTrips
+from wire.measured import RoundTrips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

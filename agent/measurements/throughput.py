@@ -28,13 +28,15 @@ from agent.measurements.throughput_options import (
     ThroughputOptions,
 )
 from agent.path import Counters, LinkPath
-from wire.messages import Invalid, Reason, RoundTrips, Server, Transfer
+from wire.reasons import Invalid, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.measurements.base import Finished
     from agent.measurements.iperf_report import Report
+    from wire.measured import RoundTrips, Transfer
+    from wire.results import Server
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import msgspec
 from agent.measurements.round_trips import ENDS_WITHIN_S, idle_within_s
 
 if TYPE_CHECKING:
-    from wire.messages import RoundTrips
+    from wire.measured import RoundTrips
 
 Family = Literal["auto", "ipv4", "ipv6"]
 """`auto`: IPv6 where link and server both have it, else IPv4. What was used is in the result."""

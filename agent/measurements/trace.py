@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from agent.measurements import bound, icmp_errors
-from wire.messages import Hop
+from wire.measured import Hop
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

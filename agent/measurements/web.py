@@ -14,7 +14,8 @@ from agent.measurements.base import MeasurementFailed, require_up
 from agent.measurements.family import choose
 from agent.measurements.http_client import Url
 from agent.measurements.throughput_options import Family
-from wire.messages import Page, Reason, Web
+from wire.measured import Page, Web
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

@@ -10,8 +10,9 @@ from agent import path
 from agent.measurements.base import MeasurementFailed
 from agent.modem.discovery import find_ports
 from agent.modem.errors import PortBusy, PortForbidden
-from wire.messages import Condition, Diagnosis, Reason
+from wire.events import Diagnosis
 from wire.radio import Registration
+from wire.reasons import Condition, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

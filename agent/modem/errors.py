@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from wire.messages import Reason
+from wire.reasons import Reason
 
 
 class ModemError(Exception):

@@ -17,8 +17,11 @@ from agent.modem.hands import RungFailed
 from agent.modem.recovery import HOST_REBOOT, RUNGS, Memory, Moment, Verb
 from base.durable import StorageError
 from base.table import render
-from wire.messages import Condition, Diagnosis, Failed, Latency, Radio, Reason, Recovery, Service, Throughput
+from wire.events import Diagnosis, Recovery
+from wire.measured import Failed, Latency, Radio, Throughput
 from wire.radio import Registration
+from wire.reasons import Condition, Reason
+from wire.results import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from agent.clock import Clock
     from agent.settings import Link
-    from wire.messages import Outcome
+    from wire.results import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from agent.namespace import inside
 from agent.service import Service, running_agent, sole_use
 from agent.settings import load
 from agent.upkeep import Upkeep, other_uplinks
-from wire.messages import Condition
+from wire.reasons import Condition
 
 if TYPE_CHECKING:
     import argparse

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent.measurements.base import MeasurementFailed
 from agent.modem.errors import CommandRefused, ModemError
 from agent.path import LinkPath, look
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from wire.messages import Condition, Diagnosis
+from wire.events import Diagnosis
+from wire.reasons import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from wire import codec
-from wire.messages import Clock, Echo, Job, Latency, Outcome, Radio, Result, Route, Server, Throughput, Transfer
+from wire.measured import Echo, Latency, Radio, Throughput, Transfer
 from wire.radio import RadioReading, Registration, Technology
+from wire.results import Clock, Job, Outcome, Result, Route, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from collector import mqtt
 from collector.mqtt import Arrival, Puback
 from lab.collecting import content
 from wire import codec, topics
-from wire.messages import Ack
+from wire.delivery import Ack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from agent.lease import Borrowed, Habits, Wish, borrow
 from base.broker import BrokerSettings, make_client
 from lab.programs import Program
 from wire import codec, topics
-from wire.messages import LeaseReply, LeaseRequest
+from wire.leases import LeaseReply, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

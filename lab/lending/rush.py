@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from responder.leases import Book, Lease, Lent, Limits
-from wire.messages import LeaseRequest
+from wire.leases import LeaseRequest
 
 LEASE_S: Final = 45.0
 TEST_S: Final = (16.0, 30.0)

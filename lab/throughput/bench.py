@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lab.throughput.shaped import Direction
-    from wire.messages import Transfer
+    from wire.measured import Transfer
 
 RATES_MBPS: Final = (5.0, 40.0, 150.0)
 OF_THE_SHAPER: Final = 0.03

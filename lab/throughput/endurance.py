@@ -26,7 +26,7 @@ from agent.settings import IperfServer, Link, ProbeBroker, Settings, Site, Throu
 from agent.spool import Spool
 from lab.throughput.shaped import DEVICE
 from wire.codec import decode_result
-from wire.messages import Throughput
+from wire.measured import Throughput
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

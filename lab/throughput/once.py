@@ -13,7 +13,8 @@ from agent import path as paths
 from agent.measurements import throughput
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput_options import ThroughputOptions
-from wire.messages import Server, Transfer
+from wire.measured import Transfer
+from wire.results import Server
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

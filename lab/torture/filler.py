@@ -29,13 +29,16 @@ from agent.spool import Spool
 from base import logs
 from base.broker import BrokerSettings
 from base.durable import StorageError
-from wire.messages import Echo, Failed, Job, Latency, Radio, Reason, Result, Status, Throughput, Transfer
+from wire.measured import Echo, Failed, Latency, Radio, Throughput, Transfer
 from wire.radio import RadioReading
+from wire.reasons import Reason
+from wire.results import Job, Result
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wire.messages import Outcome
+    from wire.results import Outcome
 
 log = logging.getLogger(__name__)
 

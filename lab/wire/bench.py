@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agent.publisher import Publisher
     from agent.settings import Settings
     from lab.wire.day import Event
-    from wire.messages import Result
+    from wire.results import Result
 
 GOAL_RESULT_BYTES: Final = 250
 GOAL_DAY_BYTES: Final = 600_000

@@ -15,13 +15,14 @@ from agent.schedule import Periodic, instant_s
 from agent.settings import LatencyJob, PingJob, RadioJob, ThroughputJob
 from agent.thinning import Thinner
 from lab.wire.results import Maker
-from wire.messages import PlanState, Radio
+from wire.events import PlanState
+from wire.measured import Radio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.settings import Job, Link, Settings
-    from wire.messages import Result
+    from wire.results import Result
 
 BEGIN: datetime = datetime(2026, 6, 14, 17, tzinfo=UTC)
 """Midnight of 15 June at UTC+7."""

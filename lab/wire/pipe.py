@@ -20,7 +20,7 @@ from lab.netns import Run, veth
 from lab.programs import Program
 from lab.rundir import RunDir
 from lab.servers import Mosquitto
-from wire.messages import LinkStatus, Status
+from wire.status import LinkStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

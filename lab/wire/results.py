@@ -14,8 +14,9 @@ import msgspec
 from msgspec import inspect
 
 from lab.modem.signal import Walk
-from wire.messages import Clock, Job, Latency, Outcome, Result, Route, Server, Throughput
+from wire.measured import Latency, Throughput
 from wire.radio import RadioReading, Registration, Technology
+from wire.results import Clock, Job, Outcome, Result, Route, Server
 
 _INTERVALS: Final = 10
 _LEFT_OUT: Final = {"invalid", "upload_failure", "cut_short"}

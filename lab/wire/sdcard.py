@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lab.wire.day import Event
-    from wire.messages import Result
+    from wire.results import Result
 
 GOAL_RATIO: Final = 0.2
 _LARGE: Final = 10**9

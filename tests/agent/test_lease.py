@@ -17,8 +17,9 @@ from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
 from agent.path import look
 from agent.settings import Link
-from wire.messages import Busy, Denied, Granted, LeaseReply, Reason
+from wire.leases import Busy, Denied, Granted, LeaseReply
 from wire.radio import RadioReading
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

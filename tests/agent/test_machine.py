@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.machine import Computer, load, parse_stat, parse_throttled, was_throttled
-from wire.messages import Machine
+from wire.measured import Machine
 
 if TYPE_CHECKING:
     from pathlib import Path

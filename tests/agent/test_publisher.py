@@ -22,21 +22,12 @@ from base.broker import BrokerSettings
 from lab.servers import Mosquitto
 from wire import topics
 from wire.codec import decode, decode_result, encode, unpack
-from wire.messages import (
-    Ack,
-    Busy,
-    Failed,
-    Gone,
-    LeaseReply,
-    LeaseRequest,
-    Reason,
-    Refusal,
-    Resend,
-    Result,
-    Status,
-    Throughput,
-    Transfer,
-)
+from wire.delivery import Ack, Gone, Refusal, Resend
+from wire.leases import Busy, LeaseReply, LeaseRequest
+from wire.measured import Failed, Throughput, Transfer
+from wire.reasons import Reason
+from wire.results import Result
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

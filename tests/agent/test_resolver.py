@@ -14,7 +14,7 @@ from agent import path as paths
 from agent.dns_message import Kind
 from agent.measurements.base import MeasurementFailed
 from agent.name_servers import Files, Found
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

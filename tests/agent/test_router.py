@@ -17,7 +17,7 @@ from agent.measurements.base import MeasurementFailed
 from agent.namespace import inside
 from agent.settings import Link, load
 from lab.netns import Namespace, Run, veth
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,20 +27,11 @@ from agent.timesync import Boot
 from base.broker import BrokerSettings
 from base.durable import StorageError
 from wire.codec import decode_result
-from wire.messages import (
-    Busy,
-    Clock,
-    Denied,
-    Failed,
-    Granted,
-    Invalid,
-    LeaseReply,
-    Radio,
-    Reason,
-    Result,
-    Throughput,
-)
+from wire.leases import Busy, Denied, Granted, LeaseReply
+from wire.measured import Failed, Radio, Throughput
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Invalid, Reason
+from wire.results import Clock, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,10 @@ from agent.ledger import Booking
 from agent.spool import Spool
 from base import carve
 from wire.codec import check, decode_result
-from wire.messages import Damaged, Failed, Reason, Result
+from wire.events import Damaged
+from wire.measured import Failed
+from wire.reasons import Reason
+from wire.results import Result
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,9 +21,12 @@ from agent.ledger import Booking
 from agent.spool import Run, Spool
 from base.durable import StorageError
 from wire.codec import decode_result
-from wire.messages import Dropped, Failed, Job, Latency, Outcome, Radio, Reason, Result, Throughput, Transfer
-from wire.messages import Echo as WireEcho
+from wire.events import Dropped
+from wire.measured import Echo as WireEcho
+from wire.measured import Failed, Latency, Radio, Throughput, Transfer
 from wire.radio import RadioReading
+from wire.reasons import Reason
+from wire.results import Job, Outcome, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +169,9 @@ import sys
 from pathlib import Path
 from datetime import UTC, date, datetime
 from agent.spool import Spool
-from wire.messages import Failed, Reason, Result
+from wire.measured import Failed
+from wire.reasons import Reason
+from wire.results import Result
 spool = Spool(Path(sys.argv[1]), max_bytes=10**9)
 result = Result(
     probe_id="p1", site="s1", started_at=datetime.now(UTC), agent_version="0", outcome=Failed(reason=Reason.BUSY)

@@ -25,8 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from agent.deferred import Account, Run
 from agent.spool import Spool
 from wire.codec import decode_result, encode
-from wire.messages import Job, Radio, Result, Throughput, Transfer
+from wire.measured import Radio, Throughput, Transfer
 from wire.radio import RadioReading
+from wire.results import Job, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from agent.thinning import Thinner, Thinning
 from wire.radio import RadioReading, Technology
 
 if TYPE_CHECKING:
-    from wire.messages import Radio
+    from wire.measured import Radio
 
 STILL = RadioReading(technology=Technology.LTE, band=3, cell_id=7, rsrp_dbm=-97, sinr_db=10)
 

@@ -26,20 +26,11 @@ from agent.timesync import Boot
 from base.broker import BrokerSettings
 from base.durable import StorageError
 from wire.codec import check, decode_result
-from wire.messages import (
-    Clock,
-    Condition,
-    Diagnosis,
-    Dropped,
-    Failed,
-    Invalid,
-    Reason,
-    Recovery,
-    Result,
-    Throughput,
-    Transfer,
-)
+from wire.events import Diagnosis, Dropped, Recovery
+from wire.measured import Failed, Throughput, Transfer
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Condition, Invalid, Reason
+from wire.results import Clock, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

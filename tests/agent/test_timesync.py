@@ -20,7 +20,7 @@ from agent.timesync import (
     installed_s,
     parse_tracking,
 )
-from wire.messages import Clock
+from wire.results import Clock
 
 RECORDED = Path(__file__).parents[1] / "transcripts/clock"
 NOW_S = 1_795_409_400.0

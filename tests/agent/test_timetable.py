@@ -24,7 +24,10 @@ from agent.timesync import Boot
 from agent.timetable import Timetable
 from base.broker import BrokerSettings
 from wire.codec import decode_result
-from wire.messages import Clock, Failed, Missed, Outcome, PlanState, Reason, Result, Throughput, Transfer, Unmade
+from wire.events import Missed, PlanState
+from wire.measured import Failed, Throughput, Transfer
+from wire.reasons import Reason, Unmade
+from wire.results import Clock, Outcome, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,10 @@ from agent.spool import Spool
 from agent.upkeep import Upkeep, other_uplinks
 from base.broker import BrokerSettings
 from wire.codec import decode_result
-from wire.messages import Clock, Condition, Diagnosis, Failed, Reason, Recovery, Result
+from wire.events import Diagnosis, Recovery
+from wire.measured import Failed
+from wire.reasons import Condition, Reason
+from wire.results import Clock, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

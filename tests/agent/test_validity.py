@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from agent import validity
 from agent.validity import RULES, Evidence, doubted, doubts
-from wire.messages import Failed, Invalid, Machine, Reason, Throughput, Transfer
+from wire.measured import Failed, Machine, Throughput, Transfer
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Invalid, Reason
 
 LTE = RadioReading(registration=Registration.HOME, technology=Technology.LTE)
 NR = RadioReading(registration=Registration.HOME, technology=Technology.NR5G_NSA)

@@ -13,8 +13,9 @@ from agent.machine import Computer
 from agent.measurements.base import MeasurementFailed
 from agent.settings import Link
 from agent.witness import Witness
-from wire.messages import Machine, Reason
+from wire.measured import Machine
 from wire.radio import RadioReading, Technology
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

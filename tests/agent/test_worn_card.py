@@ -11,7 +11,9 @@ import pytest
 
 from agent.spool import Spool
 from base.durable import StorageError
-from wire.messages import Failed, Reason, Result
+from wire.measured import Failed
+from wire.reasons import Reason
+from wire.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from base.broker import BrokerSettings, make_client
 from collector.journal import Journal
 from wire import codec, topics
-from wire.messages import Ack, Clock, Failed, Job, Radio, Reason, Result, Route, Server, Throughput, Transfer
+from wire.delivery import Ack
+from wire.measured import Failed, Radio, Throughput, Transfer
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Reason
+from wire.results import Clock, Job, Result, Route, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

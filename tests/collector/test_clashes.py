@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from collector import clashes
 from collector.journal import Journal
-from wire.messages import Status
+from wire.status import Status
 
 if TYPE_CHECKING:
     from pathlib import Path

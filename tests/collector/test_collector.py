@@ -27,7 +27,7 @@ from collector_helpers import (
 
 from lab.servers import Influxd, Mosquitto, VictoriaMetrics
 from wire import codec, topics
-from wire.messages import Status
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

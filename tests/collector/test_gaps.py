@@ -32,13 +32,17 @@ from collector.intake import Arrival, Intake
 from collector.journal import Batch, Cause, Journal, ProbeGone, ProbeStatus
 from collector.settings import ResendSettings
 from wire import codec, topics
-from wire.messages import Dropped, Gone, Missed, Resend, Result, Status, Unmade
+from wire.delivery import Gone, Resend
+from wire.events import Dropped, Missed
+from wire.reasons import Unmade
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lab.servers import Mosquitto
+    from wire.results import Result
 
 US = 1_000_000
 NOW_US = 1_800_000_000 * US

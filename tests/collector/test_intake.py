@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake, acks, joined
 from collector.journal import Cause
 from wire import codec
-from wire.messages import Ack, Refusal, ResponderStatus, Result, Status
+from wire.delivery import Ack, Refusal
+from wire.results import Result
+from wire.status import ResponderStatus, Status
 
 TOPIC = "probefleet/v1/p1/result"
 

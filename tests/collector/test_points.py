@@ -13,37 +13,26 @@ from hypothesis import strategies as st
 
 from collector import points
 from wire import codec
-from wire.messages import (
+from wire.events import Diagnosis, Dropped, Missed, PlanState, Recovery
+from wire.measured import (
     Capacity,
-    Condition,
-    Diagnosis,
     Dns,
-    Dropped,
     Echo,
     Failed,
-    Invalid,
-    Job,
     Latency,
     Lookup,
-    Missed,
     Page,
     Ping,
-    PlanState,
     Radio,
-    Reason,
-    Recovery,
-    ResponderStatus,
-    Result,
     RoundTrips,
-    Route,
-    Server,
-    Status,
     Throughput,
     Transfer,
-    Unmade,
     Web,
 )
 from wire.radio import RadioReading
+from wire.reasons import Condition, Invalid, Reason, Unmade
+from wire.results import Job, Result, Route, Server
+from wire.status import ResponderStatus, Status
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NS = 1_782_907_200_000_000_000  # START, in ns

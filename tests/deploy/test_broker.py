@@ -24,7 +24,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from lab.pki import make_server_certificate
 from lab.servers import Server
 from wire import codec, topics
-from wire.messages import Ack, Granted, LeaseRequest, Resend, Status
+from wire.delivery import Ack, Resend
+from wire.leases import Granted, LeaseRequest
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from collector.journal import Cause
-from wire.messages import Condition, Invalid, Reason, Unmade
+from wire.reasons import Condition, Invalid, Reason, Unmade
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "docs/install.md", ROOT / "docs/operations.md"]

@@ -17,28 +17,15 @@ from collector import points
 from lab.servers import Influxd
 from responder.lender import COUNTS
 from wire.codec import decode_result
-from wire.messages import (
-    Capacity,
-    Dns,
-    Dropped,
-    Failed,
-    Hop,
-    Invalid,
-    Latency,
-    Missed,
-    Ping,
-    PlanState,
-    Radio,
-    Reason,
-    ResponderStatus,
-    Result,
-    Status,
-    Throughput,
-    Web,
-)
+from wire.events import Dropped, Missed, PlanState
+from wire.measured import Capacity, Dns, Failed, Hop, Latency, Ping, Radio, Throughput, Web
+from wire.reasons import Invalid, Reason
+from wire.status import ResponderStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from wire.results import Result
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "config/grafana"

@@ -13,7 +13,8 @@ import yaml
 from agent.measurements.throughput_options import ThroughputOptions
 from lab.story import PATIENCE_S, expect_nothing_lost_and_nothing_twice, until
 from wire import topics
-from wire.messages import Failed, Radio, Reason, Throughput
+from wire.measured import Failed, Radio, Throughput
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from lab.fleet import Fleet, ProbeBox
     from lab.story import Story
-    from wire.messages import Result
+    from wire.results import Result
 
 pytestmark = [pytest.mark.journey, pytest.mark.root]
 

@@ -14,7 +14,7 @@ import yaml
 from service_servers import NameServer, Silence, WebServer
 
 from lab.story import PATIENCE_S, expect_nothing_lost_and_nothing_twice, until
-from wire.messages import Invalid
+from wire.reasons import Invalid
 
 if TYPE_CHECKING:
     from lab.story import Story

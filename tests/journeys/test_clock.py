@@ -28,11 +28,13 @@ from lab.modem import SimulatedModem, cell_of
 from lab.servers import Mosquitto
 from wire import topics
 from wire.codec import decode_result, encode, unpack
-from wire.messages import Ack, Result
+from wire.delivery import Ack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from wire.results import Result
 
 pytestmark = pytest.mark.journey
 

@@ -17,8 +17,10 @@ from agent.publisher import Publisher
 from agent.spool import Spool
 from base.broker import BrokerSettings
 from lab.servers import Influxd, Mosquitto
-from wire.messages import Job, Radio, Result, Status, Throughput, Transfer
+from wire.measured import Radio, Throughput, Transfer
 from wire.radio import RadioReading
+from wire.results import Job, Result
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ import pytest
 from lab import sites
 from lab.fleet import Fleet
 from lab.story import BRISK, Story, expect_nothing_lost_and_nothing_twice, until
-from wire.messages import Failed, Radio, Reason, Throughput
+from wire.measured import Failed, Radio, Throughput
+from wire.reasons import Reason
 
 pytestmark = [pytest.mark.journey, pytest.mark.root]
 

@@ -12,8 +12,11 @@ from agent.path import LinkPath
 from lab.vm.guest.network import SUBSCRIBER
 from lab.vm.image import Unavailable
 from lab.vm.journeys import steps_of
-from wire.messages import Condition, Failed, Invalid, Reason, Recovery, Result, Throughput
+from wire.events import Recovery
+from wire.measured import Failed, Throughput
 from wire.radio import RadioReading
+from wire.reasons import Condition, Invalid, Reason
+from wire.results import Result
 
 if TYPE_CHECKING:
     from lab.vm.diary import Step

@@ -7,21 +7,10 @@ import pytest
 from lab import sites, summary
 from lab.cell.shaper import goodput_mbps
 from lab.summary import Count, Figures
-from wire.messages import (
-    Echo,
-    Failed,
-    Invalid,
-    Job,
-    Latency,
-    Outcome,
-    Radio,
-    Reason,
-    Result,
-    Route,
-    Throughput,
-    Transfer,
-)
+from wire.measured import Echo, Failed, Latency, Radio, Throughput, Transfer
 from wire.radio import RadioReading, Technology
+from wire.reasons import Invalid, Reason
+from wire.results import Job, Outcome, Result, Route
 
 SITE = sites.fleet(1)[0]
 LINK = SITE.links[0]

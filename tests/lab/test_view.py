@@ -9,8 +9,10 @@ from rich.console import Console
 from lab import sites, summary, view
 from lab.cell.shaper import goodput_mbps
 from lab.summary import Count, Figures
-from wire.messages import Failed, Job, Outcome, Radio, Reason, Result, Throughput, Transfer
+from wire.measured import Failed, Radio, Throughput, Transfer
 from wire.radio import RadioReading, Technology
+from wire.reasons import Reason
+from wire.results import Job, Outcome, Result
 
 PLAN = sites.fleet(3)
 LTE = RadioReading(technology=Technology.LTE, operator="Viettel", band=3, rsrp_dbm=-93.0)

@@ -18,7 +18,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from wire import codec, topics
-from wire.messages import Busy, Granted, LeaseReply, LeaseRequest
+from wire.leases import Busy, Granted, LeaseReply, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

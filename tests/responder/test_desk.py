@@ -13,7 +13,7 @@ from responder_helpers import PATIENCE_S, Probe, Responder, echo_answers, iperf3
 
 from responder import desk
 from wire import codec, topics
-from wire.messages import Busy, Denied, Granted, LeaseRequest
+from wire.leases import Busy, Denied, Granted, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

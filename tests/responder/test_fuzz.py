@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from responder import desk
 from responder.group import Group
 from wire import codec, topics
-from wire.messages import Claim, GroupWord, LeaseRequest
+from wire.leases import Claim, GroupWord, LeaseRequest
 
 TOPIC = topics.topic("probe-1", topics.LEASE_REQUEST)
 GOOD = LeaseRequest(

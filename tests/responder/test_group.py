@@ -15,7 +15,7 @@ from responder.group import DEAF_AFTER_S, LOST_AFTER_S, SETTLE_S
 from responder.leases import GUARD_S
 from responder.lender import Lender
 from responder.settings import PerProbe, Ports, Settings
-from wire.messages import Busy, Granted, GroupWord, LeaseReply, LeaseRequest
+from wire.leases import Busy, Granted, GroupWord, LeaseReply, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

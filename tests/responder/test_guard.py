@@ -18,7 +18,8 @@ from responder_helpers import PATIENCE_S, Probe, Responder, client, iperf3, is_r
 
 from responder import cli, servers
 from wire import codec, topics
-from wire.messages import Busy, Granted, ResponderStatus
+from wire.leases import Busy, Granted
+from wire.status import ResponderStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

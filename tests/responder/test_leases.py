@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from responder.leases import OWED_S, Book, Full, Lease, Lent, Limits, Refused
-from wire.messages import LeaseRequest
+from wire.leases import LeaseRequest
 
 PORTS = range(5201, 5206)
 LIMITS = Limits(max_length_s=100.0, max_transfers=3, link_mbps=100.0, default_mbps=20.0, leases_per_hour=10_000)

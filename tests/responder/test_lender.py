@@ -21,7 +21,7 @@ from responder.lender import Lender
 from responder.servers import Child, ServerError
 from responder.settings import Ports, Settings
 from responder.watch import NOBODY_CAME_S
-from wire.messages import Busy, Denied, Granted, LeaseRequest
+from wire.leases import Busy, Denied, Granted, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 from responder_helpers import Probe, Responder, client, is_running, listens, wait_until
 
 from responder import cli
-from wire.messages import Busy, Granted
+from wire.leases import Busy, Granted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from wire import dictionary, topics
 from wire.codec import MAX_PAYLOAD_BYTES, MAX_UNPACKED_BYTES, Undecodable, decode, decode_result, encode, pack, unpack
-from wire.messages import MAX_RESEND_RANGES, Ack, Failed, Radio, Reason, Refusal, Resend, Result
+from wire.delivery import MAX_RESEND_RANGES, Ack, Refusal, Resend
+from wire.measured import Failed, Radio
 from wire.radio import RadioReading, Technology
+from wire.reasons import Reason
+from wire.results import Result
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
 XZ_HEAD = b"\xfd7zXZ\x00"

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from wire.codec import decode, decode_lease_reply, encode
-from wire.messages import Granted, GroupWord, LeaseRequest, ResponderStatus
+from wire.leases import Granted, GroupWord, LeaseRequest
+from wire.status import ResponderStatus
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "leases"
 RELEASE = "v0.1.0-"

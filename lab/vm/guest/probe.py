@@ -16,7 +16,7 @@ from wire.codec import decode_result
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wire.messages import Outcome, Result
+    from wire.results import Outcome, Result
 
 _SPOOL_MB: Final = 10
 _ENDS_WITHIN_S: Final = 30.0

@@ -18,7 +18,8 @@ from lab.vm.guest.network import SERVER, SERVER_PORT, OperatorNetwork
 from lab.vm.guest.probe import Probe, run_agent
 from lab.vm.guest.usb_modem import UsbModem
 from lab.vm.guest.usb_names import names, wait_for_ports
-from wire.messages import Failed, Recovery, Throughput
+from wire.events import Recovery
+from wire.measured import Failed, Throughput
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from agent import resolver
 from agent.measurements import capacity, dns, latency, ping, throughput, throughput_options, trace, web
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.link_watch import on_link
-from wire.messages import Server
+from wire.results import Server
 
 if TYPE_CHECKING:
     from agent.path import LinkPath

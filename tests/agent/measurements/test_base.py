@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.measurements.base import MeasurementFailed, run_killable
-from wire.messages import Reason
+from wire.reasons import Reason
 
 
 def is_running(pid: int) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from agent.measurements.throughput import ThroughputOptions
 from lab.netns import veth
-from wire.messages import Invalid, Reason
+from wire.reasons import Invalid, Reason
 
 if TYPE_CHECKING:
     from conftest import Site

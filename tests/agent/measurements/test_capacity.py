@@ -11,7 +11,7 @@ from agent.measurements import capacity
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.capacity import CapacityOptions, read
 from agent.measurements.iperf_report import End, Interval, Report, Sum
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from conftest import Site

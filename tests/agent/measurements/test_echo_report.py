@@ -10,7 +10,8 @@ import pytest
 
 from agent.measurements import echo_report
 from agent.measurements.base import MeasurementFailed
-from wire.messages import Echo, Reason
+from wire.measured import Echo
+from wire.reasons import Reason
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts" / "echo"
 

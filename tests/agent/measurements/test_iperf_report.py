@@ -13,7 +13,8 @@ from agent.measurements import iperf_report
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.iperf_report import Interval, Report, Sum, account, doubts, longest_gap_s, reason, transfer
 from agent.measurements.throughput_options import ThroughputOptions
-from wire.messages import Invalid, Reason, Transfer
+from wire.measured import Transfer
+from wire.reasons import Invalid, Reason
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts" / "iperf3"
 OPTIONS = ThroughputOptions(duration_s=2)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.measurements import jitter
-from wire.messages import Echo
+from wire.measured import Echo
 
 
 def test_each_jitter_is_its_own() -> None:

@@ -13,7 +13,7 @@ from agent import path as paths
 from agent.measurements import latency
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.latency import LatencyOptions
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

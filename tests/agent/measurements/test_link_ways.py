@@ -20,7 +20,9 @@ from agent.settings import IperfServer, Link, Settings, Site, ThroughputJob
 from agent.spool import Spool
 from base.broker import BrokerSettings
 from lab.netns import veth
-from wire.messages import Clock, Failed, Invalid, Reason, Throughput
+from wire.measured import Failed, Throughput
+from wire.reasons import Invalid, Reason
+from wire.results import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from agent.bench import Look
     from agent.lease import Wish
-    from wire.messages import LeaseReply
+    from wire.leases import LeaseReply
 
 SERVER, OWN_ADDRESS = "10.9.0.1", "10.2.0.2"
 LATENCY = {"measurement": "latency", "options": {"duration_s": 1, "interval_ms": 50, "icmp_count": 0}}

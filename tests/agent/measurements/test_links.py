@@ -16,7 +16,8 @@ from agent import validity
 from agent.measurements import iperf_report, throughput
 from agent.path import Counters
 from agent.validity import Evidence
-from wire.messages import Invalid, Reason, Transfer
+from wire.measured import Transfer
+from wire.reasons import Invalid, Reason
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -17,7 +17,8 @@ from agent.measurements.base import MeasurementFailed
 from agent.measurements.round_trips import Echoes, Series, idle_within_s, read_irtt, read_ping
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.path import LinkPath
-from wire.messages import Reason, RoundTrips
+from wire.measured import RoundTrips
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from lab.netns import veth
-from wire.messages import Invalid
+from wire.reasons import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from agent import path as paths
 from agent import resolver
 from agent.measurements import http_client, ping, web
 from agent.measurements.base import MeasurementFailed
-from wire.messages import Reason
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conftest import Site
 
     from lab.servers import TlsFiles
-    from wire.messages import Echo
+    from wire.measured import Echo
 
 SERVER, OWN_ADDRESS = "10.9.0.1", "10.2.0.2"
 RESOLVER = "10.9.0.53"

@@ -20,7 +20,9 @@ from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Measured, Terms, run, run_in_turn
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.path import LinkPath
-from wire.messages import Invalid, Reason, Server, Transfer
+from wire.measured import Transfer
+from wire.reasons import Invalid, Reason
+from wire.results import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

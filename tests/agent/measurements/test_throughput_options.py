@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.measurements.round_trips import ENDS_WITHIN_S, idle_within_s
 from agent.measurements.throughput_options import CAP_TIMES, ThroughputOptions
 from responder.watch import NOBODY_CAME_S
-from wire.messages import RoundTrips
+from wire.measured import RoundTrips
 
 
 def options(**said: object) -> ThroughputOptions:

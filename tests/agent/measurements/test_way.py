@@ -13,7 +13,7 @@ import pytest
 from agent import path as paths
 from agent.measurements import mtu, trace
 from lab.netns import Namespace, Run, veth
-from wire.messages import Hop
+from wire.measured import Hop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

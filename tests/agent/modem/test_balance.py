@@ -19,7 +19,7 @@ from agent.plan import Spent
 from agent.settings import Balance, Link, Plan, RadioJob, Settings, Site
 from agent.spool import Spool
 from base.broker import BrokerSettings
-from wire.messages import Clock
+from wire.results import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

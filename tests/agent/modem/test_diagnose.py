@@ -13,8 +13,8 @@ from agent.modem.diagnose import Roots, diagnose, reaches
 from agent.modem.errors import ModemError, ModemSilent, NoModem, PortBusy, PortForbidden
 from agent.modem.recovery import RecoveryOptions
 from agent.settings import Link
-from wire.messages import Condition, Reason
 from wire.radio import RadioReading, Registration
+from wire.reasons import Condition, Reason
 
 if TYPE_CHECKING:
     from pathlib import Path

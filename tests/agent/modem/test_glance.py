@@ -14,8 +14,8 @@ from agent.modem.session import ModemSession
 from agent.modems import SerialModems
 from agent.settings import Link
 from lab.modem import DIALECTS, SimulatedModem, cell_of
-from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

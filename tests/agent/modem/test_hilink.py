@@ -13,8 +13,8 @@ from agent.modem import hilink
 from agent.modem.errors import ModemTimeout
 from agent.modems import SerialModems
 from agent.settings import Balance, Link, Sms
-from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,14 +25,17 @@ from agent.modems import SerialModems
 from agent.settings import Link
 from base.durable import StorageError
 from lab.modem import SimulatedModem, cell_of
-from wire.messages import Clock, Condition, Diagnosis, Dns, Failed, Ping, Radio, Reason, Web
+from wire.events import Diagnosis
+from wire.measured import Dns, Failed, Ping, Radio, Web
 from wire.radio import RadioReading, Registration
+from wire.reasons import Condition, Reason
+from wire.results import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from wire.messages import Outcome
+    from wire.results import Outcome
 
 SICK = Failed(reason=Reason.NO_REGISTRATION)
 
@@ -250,7 +253,9 @@ from agent.clock import SystemClock
 from agent.modem.ladder import Ladder
 from agent.modem.recovery import RecoveryOptions
 from agent.settings import Link
-from wire.messages import Condition, Diagnosis, Failed, Reason
+from wire.events import Diagnosis
+from wire.measured import Failed
+from wire.reasons import Condition, Reason
 
 class Slow:
     def act(self, link, rung):

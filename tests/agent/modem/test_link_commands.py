@@ -13,7 +13,7 @@ from agent.service import sole_use
 from agent.spool import Spool
 from lab.modem import SimulatedModem, cell_of
 from wire.codec import decode_result
-from wire.messages import Recovery
+from wire.events import Recovery
 from wire.radio import Registration
 
 if TYPE_CHECKING:

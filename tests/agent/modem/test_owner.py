@@ -18,8 +18,8 @@ from agent.modem.discovery import FoundModem, FoundPort
 from agent.modem.errors import CommandRefused, ModemTimeout
 from agent.modems import SerialModems
 from agent.settings import Balance, Link, Sms
-from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

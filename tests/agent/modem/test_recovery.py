@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agent.modem import recovery
 from agent.modem.recovery import DAY_S, Memory, Moment, RecoveryOptions, Verb
-from wire.messages import Condition, Diagnosis
+from wire.events import Diagnosis
+from wire.reasons import Condition
 
 ALL = RecoveryOptions(rungs=(1, 2, 3, 4, 5, 6))
 HOPELESS = [

@@ -25,8 +25,8 @@ from agent.modem.errors import (
 )
 from agent.modem.serial_port import open_port
 from agent.modem.session import ModemSession, require_registration
-from wire.messages import Reason
 from wire.radio import RadioReading, Registration, Technology
+from wire.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

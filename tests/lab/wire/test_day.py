@@ -12,7 +12,7 @@ from agent import settings
 from lab.wire import day
 from lab.wire.results import Maker, flat
 from wire.codec import decode_result, encode, pack
-from wire.messages import Radio, Throughput
+from wire.measured import Radio, Throughput
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = settings.load(ROOT / "config/agent.yaml")
