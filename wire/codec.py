@@ -24,9 +24,9 @@ MAX_UNPACKED_BYTES: Final = 1024 * 1024
 CHECK_CHARS: Final = 4
 """How long a `check` is."""
 
-_ZLIB_FIRST_BYTE: Final = 0x78  # RFC 1950: CMF byte of deflate with a 32 KiB window
+_ZLIB_BEGINS: Final = b"\x78"  # RFC 1950: CMF byte of deflate with a 32 KiB window
 _FDICT: Final = 0x20  # the same, FLG byte: four bytes follow that name a preset dictionary
-_XZ_FIRST_BYTE: Final = 0xFD  # The .xz File Format 1.2.0, 2.1.1.1: header magic bytes
+_XZ_BEGINS: Final = b"\xfd"  # The .xz File Format 1.2.0, 2.1.1.1: header magic bytes
 _XZ_FROM_BYTES: Final = 64 * 1024
 """A backlog is squeezed by a fifth more than zlib can; a small message pays more for xz's frame than it gains."""
 _XZ_WINDOW_BYTES: Final = 256 * 1024
@@ -52,24 +52,22 @@ def encode(message: msgspec.Struct) -> bytes:
 
 def decode(payload: bytes, kind: type[T]) -> T:
     """Read one message of the given struct type; raise Undecodable."""
-    try:
-        return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(str(error)) from error
+    return _decoded(payload, msgspec.json.Decoder(kind))
 
 
 def decode_result(payload: bytes | msgspec.Raw) -> Result:
     """Read one result; raise Undecodable."""
-    try:
-        return _result_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(str(error)) from error
+    return _decoded(payload, _result_decoder)
 
 
 def decode_lease_reply(payload: bytes) -> LeaseReply:
     """Read a responder's answer; raise Undecodable."""
+    return _decoded(payload, _lease_reply_decoder)
+
+
+def _decoded(payload: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        return _lease_reply_decoder.decode(payload)
+        return decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
 
@@ -101,41 +99,32 @@ def unpack(payload: bytes) -> list[bytes]:
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Undecodable(f"message of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted")
-    if payload[:1] and payload[0] == _ZLIB_FIRST_BYTE:
-        payload = _inflate(payload)
-    elif payload[:1] and payload[0] == _XZ_FIRST_BYTE:
-        payload = _unpacked_xz(payload)
+    if (decompressor := _decompressor(payload)) is not None:
+        payload = _unpacked(payload, decompressor)
     if payload[:1] == b"{":
         return [payload]
-    try:
-        return [bytes(raw) for raw in _batch_decoder.decode(payload)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(str(error)) from error
+    return [bytes(raw) for raw in _decoded(payload, _batch_decoder)]
 
 
-def _inflate(payload: bytes) -> bytes:
+def _decompressor(payload: bytes) -> zlib._Decompress | lzma.LZMADecompressor | None:
+    if payload[:1] == _XZ_BEGINS:
+        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+    if payload[:1] != _ZLIB_BEGINS:
+        return None
     words = b""
     if len(payload) >= 6 and payload[1] & _FDICT:  # noqa: PLR2004  # the header and the dictionary's name
         checksum = int.from_bytes(payload[2:6], "big")
         if checksum not in dictionary.KNOWN:
             raise Undecodable(f"compressed with a dictionary (Adler-32 {checksum:08x}) that is not known here")
         words = dictionary.KNOWN[checksum]
-    inflater = zlib.decompressobj(zdict=words)
-    try:
-        data = inflater.decompress(payload, MAX_UNPACKED_BYTES)
-    except zlib.error as error:
-        raise Undecodable(f"compressed message is damaged: {error}") from error
-    if not inflater.eof:
-        raise Undecodable(f"compressed message is cut short or unpacks to more than {MAX_UNPACKED_BYTES} bytes")
-    return data
+    return zlib.decompressobj(zdict=words)
 
 
-def _unpacked_xz(payload: bytes) -> bytes:
-    reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+def _unpacked(payload: bytes, decompressor: zlib._Decompress | lzma.LZMADecompressor) -> bytes:
     try:
-        data = reader.decompress(payload, MAX_UNPACKED_BYTES)
-    except lzma.LZMAError as error:
+        data = decompressor.decompress(payload, MAX_UNPACKED_BYTES)
+    except (zlib.error, lzma.LZMAError) as error:
         raise Undecodable(f"compressed message is damaged: {error}") from error
-    if not reader.eof:
+    if not decompressor.eof:
         raise Undecodable(f"compressed message is cut short or unpacks to more than {MAX_UNPACKED_BYTES} bytes")
     return data
