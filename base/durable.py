@@ -101,6 +101,8 @@ def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int)
 
 def explain(path: Path, error: Exception) -> StorageError:
     """Turn a foreign exception into one line that says where, what, and what to do."""
+    if path.is_dir():
+        return StorageError(f"{path}: a folder; name the file in it")
     text = (error.strerror or "") if isinstance(error, OSError) else str(error)
     if "full" in text or "No space" in text:
         remedy = "free some space; nothing is lost meanwhile"

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collector.journal import ProbeStatus
     from wire.status import ResponderStatus
 
+    Command = Callable[[argparse.Namespace], int]
+
 log = logging.getLogger(__name__)
 
 _WATCH_S: Final = 1.0
@@ -66,7 +68,7 @@ def main() -> None:
     """Run the command that the arguments name."""
     arguments = _parser().parse_args()
     logs.set_up(verbose=arguments.verbose)
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    command: Command = arguments.command
     try:
         status = command(arguments)
     except (ConfigError, CredentialsError) as error:
@@ -220,12 +222,20 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def _stats(arguments: argparse.Namespace) -> int:
-    path = arguments.journal or settings.load(arguments.config).journal.path
-    with Journal(path, read_only=True) as journal:
-        found = stats.collect(journal)
-    print(msgspec.json.encode(found).decode() if arguments.json else stats.table(found))
+def _journal_named(arguments: argparse.Namespace) -> Journal:
+    """Open the journal that the arguments or their configuration name, for reading."""
+    return Journal(arguments.journal or settings.load(arguments.config).journal.path, read_only=True)
+
+
+def _say(arguments: argparse.Namespace, found: object, text: str) -> int:
+    print(msgspec.json.encode(found).decode() if arguments.json else text)
     return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    with _journal_named(arguments) as journal:
+        found = stats.collect(journal)
+    return _say(arguments, found, stats.table(found))
 
 
 def _acl(arguments: argparse.Namespace) -> int:
@@ -235,7 +245,7 @@ def _acl(arguments: argparse.Namespace) -> int:
 
 def _salvage(arguments: argparse.Namespace) -> int:
     saved = salvage.salvage(arguments.damaged, arguments.new)
-    print(msgspec.json.encode(saved).decode() if arguments.json else salvage.text(saved, arguments.new))
+    _say(arguments, saved, salvage.text(saved, arguments.new))
     return 0 if saved.results else 1
 
 
@@ -247,29 +257,23 @@ def _places(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"{arguments.sites}: {error}", file=sys.stderr)
         return 2
-    if arguments.json:
-        print(msgspec.json.encode([place._asdict() for place in found]).decode())
-    else:
-        rows = [(p.probe, p.link, f"share: {{place: {p.place}, of: {p.of}, room: {p.room}}}") for p in found]
-        print(render(("probe", "link", "write into the link in agent.yaml"), rows))
-    return 0
+    rows = [(p.probe, p.link, f"share: {{place: {p.place}, of: {p.of}, room: {p.room}}}") for p in found]
+    text = render(("probe", "link", "write into the link in agent.yaml"), rows)
+    return _say(arguments, [place._asdict() for place in found], text)
 
 
 def _clashes(arguments: argparse.Namespace) -> int:
-    path = arguments.journal or settings.load(arguments.config).journal.path
-    with Journal(path, read_only=True) as journal:
+    with _journal_named(arguments) as journal:
         found = clashes.collect(journal)
-    print(msgspec.json.encode(found).decode() if arguments.json else clashes.text(found))
-    return 0
+    return _say(arguments, found, clashes.text(found))
 
 
 def _gaps(arguments: argparse.Namespace) -> int:
-    path = arguments.journal or settings.load(arguments.config).journal.path
-    with Journal(path, read_only=True) as journal:
+    with _journal_named(arguments) as journal:
         found = gaps.collect(journal, since=arguments.since, probe=arguments.probe)
-    print(msgspec.json.encode(found).decode() if arguments.json else gaps.show(found))
+    _say(arguments, found, gaps.show(found))
     if arguments.ask:
-        with Journal(path) as journal:
+        with Journal(journal.path) as journal:
             spools = gaps.wish(journal, (hole for hole in found.holes if hole.state == "open"))
         print(f"the running collector will ask for what is open, of {spools} spools, within a minute", file=sys.stderr)
     return 0
@@ -303,10 +307,13 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the configuration (%(default)s)")
     common.add_argument("--verbose", action="store_true", help="log more")
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
+    reading.add_argument("--json", action="store_true", help="for machines")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, parents=[common], help=text, description=text)
+    def add(name: str, command: Command, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common, *parents], help=text, description=text)
         sub.set_defaults(command=command)
         return sub
 
@@ -318,9 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--until", type=iso_time, metavar="TIME", help="only results that began before TIME")
     replay.add_argument("--probe", default="", metavar="ID", help="only results of this probe")
-    show = add("stats", _stats, "count what the journal holds; may run beside the collector")
-    show.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
-    show.add_argument("--json", action="store_true", help="for machines")
+    add("stats", _stats, "count what the journal holds; may run beside the collector", reading)
     access = add("acl", _acl, "write the broker's access list from the site list")
     access.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
     turns = add("places", _places, "write each link's place among those that share the test servers")
@@ -331,19 +336,15 @@ def _parser() -> argparse.ArgumentParser:
         "--of", type=_positive, metavar="N", help="places in all, with those to come (default: the links)"
     )
     turns.add_argument("--json", action="store_true", help="for machines")
-    who = add("clashes", _clashes, "name probes that share an id, or came back with an old card")
-    who.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
-    who.add_argument("--json", action="store_true", help="for machines")
+    add("clashes", _clashes, "name probes that share an id, or came back with an old card", reading)
     rescue = add("salvage", _salvage, "write every result of a damaged journal that can be read into a new journal")
     rescue.add_argument("damaged", type=Path, help="the damaged journal; it is left as it is")
     rescue.add_argument("new", type=Path, help="the journal to write; must not exist yet")
     rescue.add_argument("--json", action="store_true", help="for machines")
-    holes = add("gaps", _gaps, "what never came and which runs were never made; may run beside the collector")
+    holes = add("gaps", _gaps, "what never came and which runs were never made; may run beside the collector", reading)
     holes.add_argument("--since", type=iso_time, metavar="TIME", help="only what came to light at or after TIME")
     holes.add_argument("--probe", default="", metavar="ID", help="only of this probe")
     holes.add_argument("--ask", action="store_true", help="ask the probes now for what is open")
-    holes.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
-    holes.add_argument("--json", action="store_true", help="for machines")
     add("version", _version, "print the version")
     return parser
 

@@ -132,6 +132,8 @@ def test_stats_need_a_journal(tmp_path: Path) -> None:
     done = run_cli("stats", "--config", config(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "has the collector run" in done.stderr
+    folder = run_cli("stats", "--journal", str(tmp_path))
+    assert (folder.returncode, folder.stderr) == (1, f"{tmp_path}: a folder; name the file in it\n")
     fill(tmp_path)
     done = run_cli("stats", "--journal", str(tmp_path / "journal.db"), "--json")
     assert json.loads(done.stdout)["results"] == 10
