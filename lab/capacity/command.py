@@ -4,20 +4,17 @@ Rates come from a simulated day of the schedule (`lab.capacity.traffic`), prices
 (`lab.capacity.costs`); everything else is their product. Shares of a core are of one of this machine's.
 """
 
-# ruff: noqa: T201 # what a command prints is its result
-
 from __future__ import annotations
 
-import argparse
-import sys
+import functools
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from agent import settings
-from base.configfile import ConfigError
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.capacity import costs, traffic
 from lab.capacity.costs import Costs
 from lab.capacity.traffic import Traffic
@@ -29,12 +26,17 @@ from lab.rundir import RunDir
 from lab.servers import ServerError
 from lab.wire.pipe import PipeError
 
+if TYPE_CHECKING:
+    import argparse
+
+    from lab.benches import Parts
+
 FLEETS: Final = (300, 3000, 10_000)
 _DAYS_A_MONTH: Final = 30
 _OUTAGE_DAYS: Final = 2
 _EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
 
-_EPILOG: Final = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab capacity                          fleets of 300, 3,000 and 10,000 probes; some two minutes
   sudo probe-lab capacity --probes 1500 --config agent.yaml
   sudo probe-lab capacity --check                  exit status 1 if one collector would not carry the largest fleet
@@ -67,14 +69,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     short: str
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_parser(parts: Parts) -> argparse.ArgumentParser:
     """Add `capacity`; return it, for its parts."""
-    parser = subparsers.add_parser(
+    parser = add_bench(
+        parts,
         "capacity",
-        help="what a fleet needs of its servers",
+        run,
+        summary="what a fleet needs of its servers",
         description="What fleets of several sizes ask of broker, collector, database and network (root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if one collector is not enough",
+        failures=(NetworkError, ServerError, ProgramError, PkiError, PipeError, StalledError, OSError),
     )
     parser.add_argument("--probes", type=int, metavar="N", help="one fleet of this size")
     parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
@@ -83,35 +88,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--played", type=int, default=100, metavar="N", help="days that are played (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if one collector is not enough")
-    parser.set_defaults(run=run)
     return parser
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, simulate, multiply, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure, simulate, multiply and judge; raise Complaint, ConfigError, or what `costs.measure` raises."""
     fleets = FLEETS if arguments.probes is None else (arguments.probes,)
     if min(*fleets, arguments.results, arguments.played, 2**30) < 1:
-        return _complain("numbers must be above 0", status=2)
-    try:
-        config = settings.load(arguments.config)
-        config = msgspec.structs.replace(config, links=config.links[:1])
-        with RunDir() as place:
-            prices = costs.measure(config, place, arguments.results, _say)
-    except ConfigError as error:
-        return _complain(str(error), status=2)
-    except (NetworkError, ServerError, ProgramError, PkiError, PipeError, StalledError, OSError) as error:
-        return _complain(str(error))
-    days = traffic.play(config, arguments.played, _say_again)
+        raise Complaint("numbers must be above 0", status=2)
+    config = settings.load(arguments.config)
+    config = msgspec.structs.replace(config, links=config.links[:1])
+    with RunDir() as place:
+        prices = costs.measure(config, place, arguments.results, say)
+    days = traffic.play(config, arguments.played, functools.partial(say, again=True))
     needs = [need(traffic.draw(days, probes, arguments.seed), probes, prices) for probes in fleets]
-    _say("")
+    say("", again=True)
     worst = needs[-1].traffic.results_per_s_busiest_minute
     enough = worst <= prices.results_per_s and needs[-1].collector_core_percent < 100  # noqa: PLR2004  # one core
     short = "" if enough else f"{needs[-1].probes} probes bring {worst:.0f} results/s in their busiest minute"
     report = Report(costs=prices, fleets=needs, short=short)
-    print(msgspec.json.encode(report).decode() if arguments.json else show(report))
-    return _complain(f"one collector is not enough: {short}") if arguments.check and short else 0
+    return Judged(report, show(report), [f"one collector is not enough: {short}"] if short else ())
 
 
 def need(load: Traffic, probes: int, prices: Costs) -> Need:
@@ -171,17 +167,3 @@ def show(report: Report) -> str:
     head = ("one link a probe", *(f"{one.probes} probes" for one in report.fleets))
     tail = f"\n\n{report.short}: more than one collector" if report.short else ""
     return f"{render(('measured here', ''), measured)}\n\n{render(head, rows)}{tail}"
-
-
-def _say(what: str) -> None:
-    print(f"\r{what:60}", file=sys.stderr, flush=True)
-
-
-def _say_again(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{what:60}", end="", file=sys.stderr, flush=True)
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab capacity: {text}", file=sys.stderr)
-    return status

@@ -1,24 +1,23 @@
 """`probe-lab bench cell`: does the emulated link carry what its shaper promises? Real iperf3 and ping say so."""
 
-# ruff: noqa: T201 # what a bench prints is its result
-
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.cell.link import CellError
 from lab.cell.topology import build_core, build_probe
 from lab.netns import NetworkError, Run
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
+    from lab.benches import Parts
     from lab.cell.link import Cell
     from lab.cell.topology import Probe
 
@@ -28,7 +27,7 @@ STREAMS: Final = 4
 _PORT: Final = 5201
 _WORST_RATIO_ERROR: Final = 0.08
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab bench cell
   sudo probe-lab bench cell --check --seconds 3      exit status 1 if a ratio is off by more than 8 %
   sudo probe-lab bench cell --json > cell.json
@@ -47,45 +46,35 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     relay_cpu_percent: float  # of one core, during the transfer
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `cell` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `cell` to the benches."""
+    parser = add_bench(
+        parts,
         "cell",
-        help="rate, delay and CPU of the link emulator",
+        run,
+        summary="rate, delay and CPU of the link emulator",
         description="Build an emulated link and send real TCP through it at several rates (about a minute; root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if a ratio is off by more than 8 %%",
+        failures=(NetworkError, CellError),
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a ratio is off by more than 8 %%")
     parser.add_argument("--seconds", type=int, default=5, metavar="N", help="length of each transfer (default 5)")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, NetworkError or CellError."""
     if arguments.seconds < 1:
-        return _complain("--seconds must be 1 or more", status=2)
-    rows: list[Row] = []
-    try:
-        for row in measure(arguments.seconds):
-            rows.append(row)
-            if len(rows) == 1 and not arguments.json:
-                print("direction  shaper  expected  measured  ratio    RTT ms  relay CPU")
-            if not arguments.json:
-                print(
-                    f"{row.direction:9}  {row.shaper_mbps:6.1f}  {row.expected_mbps:8.2f}  {row.measured_mbps:8.2f}  "
-                    f"{row.ratio:5.3f}  {row.rtt_min_ms:8.2f}  {row.relay_cpu_percent:7.1f} %",
-                    flush=True,
-                )
-    except (NetworkError, CellError) as error:
-        return _complain(str(error))
-    if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode({"transfers": rows}), indent=1).decode())
+        raise Complaint("--seconds must be 1 or more", status=2)
+    rows = list(measure(arguments.seconds))
+    lines = ["direction  shaper  expected  measured  ratio    RTT ms  relay CPU"]
+    lines += [
+        f"{row.direction:9}  {row.shaper_mbps:6.1f}  {row.expected_mbps:8.2f}  {row.measured_mbps:8.2f}  "
+        f"{row.ratio:5.3f}  {row.rtt_min_ms:8.2f}  {row.relay_cpu_percent:7.1f} %"
+        for row in rows
+    ]
     off = [row for row in rows if abs(row.ratio - 1) > _WORST_RATIO_ERROR]
-    if arguments.check and off:
-        return _complain(f"{len(off)} of {len(rows)} transfers are further than 8 % from what the shaper lets through")
-    return 0
+    missed = [f"{len(off)} of {len(rows)} transfers are further than 8 % from what the shaper lets through"]
+    return Judged({"transfers": rows}, "\n".join(lines), missed if off else ())
 
 
 def measure(seconds: int) -> Iterator[Row]:
@@ -96,7 +85,7 @@ def measure(seconds: int) -> Iterator[Row]:
         cell = probe.attach_cell(down_mbps=9, up_mbps=3, rtt_ms=RTT_MS)
         core.namespace.popen(["iperf3", "-s", "-p", str(_PORT)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for down_mbps, up_mbps in RATES_MBPS:
-            print(f"{down_mbps}/{up_mbps} Mbps, {2 * (seconds + 1)} s ...", file=sys.stderr, flush=True)
+            say(f"{down_mbps}/{up_mbps} Mbps, {2 * (seconds + 1)} s ...")
             cell.set_rate(down_mbps, up_mbps)
             rtt_min_ms = ping(probe, cell.device)
             yield _transfer(probe, cell, "down", seconds, rtt_min_ms)
@@ -135,8 +124,3 @@ def _transfer(probe: Probe, cell: Cell, direction: Literal["down", "up"], second
         rtt_min_ms=rtt_min_ms,
         relay_cpu_percent=100 * cpu_s / (seconds + 1),
     )
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab bench cell: {text}", file=sys.stderr)
-    return status

@@ -8,18 +8,16 @@ The load's own limit is measured without a subscriber. Everything shares this ma
 
 Then the collector alone with what agents really send when they have something to catch up: 50 results in a message.
 """
-# ruff: noqa: T201 # what a bench prints is its result
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.collecting import catch_up, node_red
 from lab.collecting.contenders import DATABASE, Contender, Naive, NodeRed, Ours, running
 from lab.collecting.watch import Load, Spent, StalledError, peak_rss_mb, stored, wait_until_stored
@@ -27,7 +25,10 @@ from lab.rundir import RunDir
 from lab.servers import Influxd, Mosquitto, ServerError
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
+
+    from lab.benches import Parts
 
 GOAL_PER_S: Final = 10_000
 GOAL_RSS_MB: Final = 150
@@ -48,7 +49,7 @@ _STALLED_S: Final = 20.0
 _SHARE_OF_THE_SLOW: Final = 10
 """Node-RED with a request a message gets a tenth of the results; rates are compared, not times."""
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   probe-lab bench collector                            three rounds of 60,000 results each; about two minutes
   probe-lab bench collector --check                    exit status 1 if a goal is missed
   probe-lab bench collector --rounds 1 --results 20000 --json
@@ -130,14 +131,17 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return [text for text, reached in goals.items() if not reached]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `collector` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `collector` to the benches."""
+    parser = add_bench(
+        parts,
         "collector",
-        help="results a second, beside Node-RED and a plain script",
+        run,
+        summary="results a second, beside Node-RED and a plain script",
         description="How fast results reach InfluxDB through the collector, beside Node-RED and a plain script.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if a goal was missed",
+        failures=(ServerError, StalledError, OSError),
     )
     parser.add_argument("--results", type=int, default=60_000, metavar="N", help="each time (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default %(default)s")
@@ -145,38 +149,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-node-red", action="store_true", help="leave Node-RED out (and miss its goal)")
     parser.add_argument("--catch-up", action="store_true", help="instead: what a backlog of two days costs")
     parser.add_argument("--days", type=float, default=2.0, metavar="N", help="with --catch-up (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a goal was missed")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, ServerError, StalledError or OSError."""
     probes = arguments.probes or (300 if arguments.catch_up else 500)
     if min(probes, arguments.results, arguments.rounds) < 1 or arguments.days <= 0:
-        print("probe-lab bench collector: numbers must be above 0", file=sys.stderr)
-        return 2
-    try:
-        if arguments.catch_up:
-            return catch_up.run(probes, arguments.days, as_json=arguments.json, check=arguments.check)
-        found = measure(probes, arguments.results, arguments.rounds, node_red_too=not arguments.no_node_red)
-    except (ServerError, StalledError, OSError) as error:
-        print(f"probe-lab bench collector: {error}", file=sys.stderr)
-        return 1
-    if arguments.json:
-        ratios = {
-            "ratio_naive": found.ratio_naive,
-            "ratio_node_red": found.ratio_node_red,
-            "ratio_node_red_joined": found.ratio_node_red_joined,
-            "missed": found.missed,
-        }
-        print(msgspec.json.encode(msgspec.to_builtins(found) | ratios).decode())
-    else:
-        _print(found)
-    if arguments.check and found.missed:
-        print(f"probe-lab bench collector: {'; '.join(found.missed)}", file=sys.stderr)
-        return 1
-    return 0
+        raise Complaint("numbers must be above 0", status=2)
+    if arguments.catch_up:
+        return catch_up.run(probes, arguments.days)
+    found = measure(probes, arguments.results, arguments.rounds, node_red_too=not arguments.no_node_red)
+    ratios = {
+        "ratio_naive": found.ratio_naive,
+        "ratio_node_red": found.ratio_node_red,
+        "ratio_node_red_joined": found.ratio_node_red_joined,
+        "missed": found.missed,
+    }
+    return Judged(msgspec.to_builtins(found) | ratios, _text(found), found.missed)
 
 
 def measure(probes: int, results: int, rounds: int, *, node_red_too: bool) -> Found:
@@ -185,23 +174,23 @@ def measure(probes: int, results: int, rounds: int, *, node_red_too: bool) -> Fo
     without = "left out"
     if node_red_too:
         try:
-            programs = node_red.install(_say)
+            programs = node_red.install(say)
             contenders += [NodeRed(programs, joined=False), NodeRed(programs, joined=True)]
         except node_red.NodeRedError as error:
             without = str(error)
-            _say(f"without Node-RED: {without}")
+            say(f"without Node-RED: {without}")
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     batched: list[Sample] = []
     with RunDir() as place:
-        _say(f"the load alone: {results} messages of {probes} probes ...")
+        say(f"the load alone: {results} messages of {probes} probes ...")
         load_per_s = _load_alone(place.folder("load"), probes, results)
         for number in range(rounds):
             for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
-                _say(f"round {number + 1} of {rounds}: {contender.name} ...")
+                say(f"round {number + 1} of {rounds}: {contender.name} ...")
                 folder = place.folder(f"{number}-{contenders.index(contender)}")
                 some = max(results // _SHARE_OF_THE_SLOW, 1) if _slow(contender) else results
                 samples[contender.name].append(sample(contender, folder, probes, some, 1))
-            _say(f"round {number + 1} of {rounds}: {Ours().name}, {BATCH} in a message ...")
+            say(f"round {number + 1} of {rounds}: {Ours().name}, {BATCH} in a message ...")
             batched.append(sample(Ours(), place.folder(f"{number}-batched"), probes, results, BATCH))
     ours = samples[Ours().name]
     flows = [_line(one, samples[one.name], 1) for one in contenders[2:]]
@@ -298,11 +287,7 @@ def _ratio(ours: Line, other: Line) -> float:
     return round(statistics.median(mine / its for mine, its in zip(ours.rounds, other.rounds, strict=True)), 3)
 
 
-def _print(found: Found) -> None:
-    print(
-        f"{found.probes} probes, {found.results} results each time, medians of {len(found.ours.rounds)} rounds;"
-        f" the load alone reaches {found.load_messages_per_s:,.0f} messages/s"
-    )
+def _text(found: Found) -> str:
     everybody = (found.ours, found.naive, found.node_red, found.node_red_joined, found.ours_batched)
     lines = [line for line in everybody if line is not None]
     head = ("", "results in a message", "messages/s", "results/s", "MB", "CPU s per 1000", "broker", "InfluxDB", "owes")
@@ -320,12 +305,11 @@ def _print(found: Found) -> None:
         )
         for line in lines
     ]
-    print(render(head, rows))
     node = found.without_node_red
     if found.ratio_node_red and found.ratio_node_red_joined:
         node = f"{found.ratio_node_red:.2f} times Node-RED, {found.ratio_node_red_joined:.2f} times Node-RED with joins"
-    print(f"\nprobe-collector: {found.ratio_naive:.2f} times the script, {node}")
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+    return (
+        f"{found.probes} probes, {found.results} results each time, medians of {len(found.ours.rounds)} rounds;"
+        f" the load alone reaches {found.load_messages_per_s:,.0f} messages/s\n{render(head, rows)}\n"
+        f"\nprobe-collector: {found.ratio_naive:.2f} times the script, {node}"
+    )

@@ -5,12 +5,10 @@ acknowledged it all, while InfluxDB is still away. Then InfluxDB comes back, and
 long its results take to be seen while the backlog is written says whether live results starve. Volumes are those of the
 default schedule; the live probe sends faster than that whole fleet would.
 """
-# ruff: noqa: T201 # what a bench prints is its result
 
 from __future__ import annotations
 
 import statistics
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
@@ -21,6 +19,7 @@ from base.broker import BrokerSettings, make_client
 from base.durable import StorageError
 from base.table import render
 from collector.journal import Journal
+from lab.benches import Judged, say
 from lab.collecting import content
 from lab.collecting.contenders import DATABASE, Ours, running
 from lab.collecting.watch import Load, StalledError, peak_rss_mb, stored, wait_until_stored
@@ -80,21 +79,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return [text for text, reached in goals.items() if not reached]
 
 
-def run(probes: int, days: float, *, as_json: bool, check: bool) -> int:
-    """Measure, print, judge; raise ServerError, StalledError or OSError."""
+def run(probes: int, days: float) -> Judged:
+    """Measure and judge; raise ServerError, StalledError or OSError."""
     with RunDir() as place:
         try:
             found = measure(place.folder("catch-up"), probes, days)
         except StorageError as error:
             raise ServerError(str(error)) from error
-    if as_json:
-        print(msgspec.json.encode(msgspec.to_builtins(found) | {"missed": found.missed}).decode())
-    else:
-        _print(found)
-    if check and found.missed:
-        print(f"probe-lab bench collector: {'; '.join(found.missed)}", file=sys.stderr)
-        return 1
-    return 0
+    return Judged(msgspec.to_builtins(found) | {"missed": found.missed}, _text(found), found.missed)
 
 
 def measure(folder: Path, probes: int, days: float) -> Found:
@@ -103,15 +95,15 @@ def measure(folder: Path, probes: int, days: float) -> Found:
     broker = Mosquitto(folder / "broker", extra=_BROKER_LIMITS)
     influxd = Influxd(folder / "influxd")
     with broker, running(Ours(), folder, broker, influxd) as pid:
-        _say(f"writing {backlog} results of {probes} probes as agents pack them ...")
+        say(f"writing {backlog} results of {probes} probes as agents pack them ...")
         with Load(broker.port, probes=probes, results=backlog, per_message=PER_MESSAGE) as load:
             _wait_until_listening(folder)
-            _say("the collector is back, the database is not: the probes send ...")
+            say("the collector is back, the database is not: the probes send ...")
             begun_s = load.go()["begun_s"]
             journalled_s = _wait_until_journalled(folder / "journal.db", backlog)
             acks = load.stop()
         with influxd:
-            _say("the database is back ...")
+            say("the database is back ...")
             influxd.query(f"CREATE DATABASE {DATABASE}")
             back_s = time.monotonic()
             wait_until_stored(influxd, 1, stalled_s=_STALLED_S)
@@ -231,24 +223,20 @@ def _progress(total: int) -> Callable[[int], None]:
         nonlocal said_at_s
         if time.monotonic() - said_at_s > _SAY_EVERY_S:
             said_at_s = time.monotonic()
-            _say(f"  {count} of {total}")
+            say(f"  {count} of {total}")
 
     return report
 
 
-def _print(found: Found) -> None:
-    print(f"{found.probes} probes were without a collector for {found.days:g} days: {found.backlog:,} results wait\n")
+def _text(found: Found) -> str:
     rows = [
         ("from the probes to the journal, acknowledged", found.journal_s, round(found.backlog / found.journal_s)),
         ("from the journal to InfluxDB", found.database_s, round(found.backlog / found.database_s)),
     ]
-    print(render(("", "seconds", "results/s"), rows))
-    print(
+    return (
+        f"{found.probes} probes were without a collector for {found.days:g} days: {found.backlog:,} results wait\n\n"
+        f"{render(('', 'seconds', 'results/s'), rows)}\n"
         f"\nlive results meanwhile, from sent to seen: median {found.live_median_s} s, 19 of 20 within"
         f" {found.live_95_s} s, longest {found.live_max_s} s ({found.live} of them)"
         f"\ncollector: {found.rss_mb:.0f} MB at most; {found.stored:,} points, {found.acked:,} acknowledged"
     )
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

@@ -10,14 +10,11 @@ Memory is the most that was resident (psutil, MB of 2^20 bytes, as `ps` and `top
 This machine is no Pi: its seconds of CPU are multiplied by a factor, a guess for a Raspberry Pi 4: Python in an
 emulated 64-bit Arm Debian, which has no Pi's excuse, is 4.6 times slower.
 """
-# ruff: noqa: T201 # what a bench prints is its result
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +23,7 @@ import psutil
 
 from base.table import render
 from lab import netns
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.idle import programs
 from lab.idle.programs import InstallError
 from lab.modem import SimulatedModem, cell_of
@@ -34,8 +32,11 @@ from lab.rundir import RunDir
 from lab.servers import Mosquitto, ServerError
 
 if TYPE_CHECKING:
+    import argparse
     import subprocess
     from pathlib import Path
+
+    from lab.benches import Parts
 
 GOAL_MB: Final = 32.0
 GOAL_CPU_PERCENT: Final = 1.0
@@ -60,7 +61,7 @@ one.loop_forever()
 _LONGEST_S: Final = 86_400
 _SLOWEST: Final = 1000
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab bench agent                  about two minutes; the first time, environments are made from PyPI
   sudo probe-lab bench agent --check          exit status 1 if a goal is missed
   sudo probe-lab bench agent --seconds 20 --no-peers --json
@@ -101,14 +102,17 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return [text for text, reached in goals.items() if not reached]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `agent` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `agent` to the benches."""
+    parser = add_bench(
+        parts,
         "agent",
-        help="memory and CPU of an idle agent, beside others of its kind (needs root)",
+        run,
+        summary="memory and CPU of an idle agent, beside others of its kind (needs root)",
         description="What an agent with three links costs while it waits, beside others of its kind.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if a goal was missed",
+        failures=(netns.NetworkError, ServerError, PkiError, InstallError, OSError, AgentError),
     )
     parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="of watching (default %(default)s)")
     parser.add_argument(
@@ -119,32 +123,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="how many times slower a Pi's core is than this one (default %(default)s)",
     )
     parser.add_argument("--no-peers", action="store_true", help="leave netrics.d and murakami out")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a goal was missed")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, or what `measure` raises."""
     if not (0 < arguments.seconds <= _LONGEST_S and 0 < arguments.pi_factor <= _SLOWEST):
-        print(
-            f"probe-lab bench agent: --seconds is above 0, at most {_LONGEST_S}; --pi-factor at most {_SLOWEST}",
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        found = measure(arguments.seconds, arguments.pi_factor, peers=not arguments.no_peers)
-    except (netns.NetworkError, ServerError, PkiError, InstallError, OSError, AgentError) as error:
-        print(f"probe-lab bench agent: {error}", file=sys.stderr)
-        return 1
-    if arguments.json:
-        print(msgspec.json.encode(msgspec.to_builtins(found) | {"missed": found.missed}).decode())
-    else:
-        _print(found)
-    if arguments.check and found.missed:
-        print(f"probe-lab bench agent: {'; '.join(found.missed)}", file=sys.stderr)
-        return 1
-    return 0
+        raise Complaint(f"--seconds is above 0, at most {_LONGEST_S}; --pi-factor at most {_SLOWEST}", status=2)
+    found = measure(arguments.seconds, arguments.pi_factor, peers=not arguments.no_peers)
+    return Judged(msgspec.to_builtins(found) | {"missed": found.missed}, _text(found), found.missed)
 
 
 class AgentError(Exception):
@@ -197,7 +183,7 @@ class Watched:
 
 def measure(seconds: float, pi_factor: float, *, peers: bool) -> Found:
     """Run all at once and watch them; raise NetworkError, ServerError, PkiError, InstallError or AgentError."""
-    python = programs.environment("agent", programs.agent_requirements(), _say) / "python"
+    python = programs.environment("agent", programs.agent_requirements(), say) / "python"
     with netns.Run() as network, RunDir() as place, contextlib.ExitStack() as closing:
         probe, core = network.namespace("probe"), network.namespace("core")
         for number in range(len(_LINKS)):
@@ -216,7 +202,7 @@ def measure(seconds: float, pi_factor: float, *, peers: bool) -> Found:
         folder = place.folder("agent")
         code = programs.copy_of_ours(place.folder("code"), python)
         config = _configure(folder, broker.port, files.ca_file, {name: modem.port for name, modem in modems.items()})
-        _say("our agent starts ...")
+        say("our agent starts ...")
         ours = _start(
             probe,
             "probe-agent, three links",
@@ -244,7 +230,7 @@ def measure(seconds: float, pi_factor: float, *, peers: bool) -> Found:
                 except InstallError as error:
                     quoted.append(Cost(name=name, rss_mb=QUOTED_MB[name], quoted=str(error)))
         rest_s = min(_SETTLE_S, seconds)
-        _say(f"watching for {seconds:.0f} s after {rest_s:.0f} s of rest ...")
+        say(f"watching for {seconds:.0f} s after {rest_s:.0f} s of rest ...")
         time.sleep(rest_s)
         for one in watched:
             if not one.alive:
@@ -307,13 +293,13 @@ def _first_measurement(ours: Watched, log: Path) -> float:
 
 
 def _netrics(place: netns.Namespace, folder: Path) -> Watched:
-    binaries = programs.environment("netrics", programs.NETRICS, _say)
+    binaries = programs.environment("netrics", programs.NETRICS, say)
     command: list[object] = [binaries / "python", binaries / "netrics.d", "--foreground", "--no-banner"]
     return _start(place, "netrics.d", command, folder, HOME=str(folder))
 
 
 def _murakami(place: netns.Namespace, folder: Path) -> Watched:
-    binaries = programs.environment("murakami", programs.MURAKAMI, _say)
+    binaries = programs.environment("murakami", programs.MURAKAMI, say)
     (folder / "murakami.toml").write_text(
         "[settings]\ntests_per_day = 2\nimmediate = false\nwebthings = false\n"
         f'[exporters.local]\ntype = "local"\nenabled = true\npath = "{folder}"\n'
@@ -322,17 +308,12 @@ def _murakami(place: netns.Namespace, folder: Path) -> Watched:
     return _start(place, "murakami", command, folder, HOME=str(folder))
 
 
-def _print(found: Found) -> None:
+def _text(found: Found) -> str:
     head = ("idle", "MB", "CPU %", f"Pi CPU % (x {found.pi_factor:g})", "CPU s to first result", "Pi CPU s")
     rows = [
         (one.name, one.rss_mb, one.cpu_percent, one.pi_cpu_percent, one.start_cpu_s, one.pi_start_cpu_s)
         for one in found.programs
     ]
-    print(render(head, rows))
-    for one in found.programs:
-        if one.quoted:
-            print(f"{one.name}: not measured here ({one.quoted}); its figure is quoted")
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+    quoted = [one for one in found.programs if one.quoted]
+    notes = [f"{one.name}: not measured here ({one.quoted}); its figure is quoted" for one in quoted]
+    return "\n".join([render(head, rows), *notes])

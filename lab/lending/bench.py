@@ -11,13 +11,10 @@ Tests are real but small: an iperf3 client downloads for two seconds at 2 Mbit/s
 limits. So what sharing would have done to a test is told from the clock: it is valid if no other test ran in its cell
 at the same time, and never more than six at the server; the others would have measured their neighbours.
 """
-# ruff: noqa: T201 # what a bench prints is its result
 
 from __future__ import annotations
 
-import argparse
 import secrets
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +26,7 @@ from agent.lease import Wish
 from agent.measurements.base import MeasurementFailed
 from base.broker import BrokerSettings
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.lending import stock
 from lab.lending.crowd import AT_ONCE, Crowd, Outcome, cell
 from lab.lending.probes import Client, LabProbe, LendingError, responder, status_since, wait_until_serving
@@ -36,7 +34,10 @@ from lab.programs import ProgramError
 from lab.servers import Mosquitto, ServerError
 
 if TYPE_CHECKING:
+    import argparse
     import random
+
+    from lab.benches import Parts
 
 PORTS: Final = 8
 TEST_MBPS: Final = 10.0
@@ -48,7 +49,7 @@ _WINDOW_S: Final = 300.0
 _NO_FEWER: Final = 1.0
 """What order may cost: below this ratio of valid tests the check fails."""
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   probe-lab bench lease                              200 probes, 100 s each way, about six minutes
   probe-lab bench lease --check                      exit status 1 if a rule was broken or order costs valid tests
   probe-lab bench lease --probes 50 --seconds 20 --json
@@ -89,14 +90,17 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return [what for what, fine in kept.items() if not fine]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `lease` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `lease` to the benches."""
+    parser = add_bench(
+        parts,
         "lease",
-        help="two hundred probes at one test server, with leases and without",
+        run,
+        summary="two hundred probes at one test server, with leases and without",
         description="Let many probes share one test server by lease, and the same probes without one (no root needed).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if a promise was not kept",
+        failures=(ServerError, ProgramError, LendingError, OSError),
     )
     parser.add_argument("--probes", type=int, default=200, metavar="N", help="default %(default)s")
     parser.add_argument(
@@ -104,30 +108,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--vanish", type=float, default=1.0, metavar="PERCENT", help="clients that vanish in mid-test")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of every draw")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a promise was not kept")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, or what `measure` raises."""
     if arguments.probes < 1 or arguments.seconds < 1:
-        print("probe-lab bench lease: --probes and --seconds must be 1 or more", file=sys.stderr)
-        return 2
-    try:
-        found = measure(arguments.probes, arguments.seconds, arguments.vanish / 100, arguments.seed)
-    except (ServerError, ProgramError, LendingError, OSError) as error:
-        print(f"probe-lab bench lease: {error}", file=sys.stderr)
-        return 1
-    if arguments.json:
-        ratios = {"ratio": round(found.ratio, 3), "raw_ratio": round(found.raw_ratio, 3), "broken": found.broken}
-        print(msgspec.json.encode(msgspec.to_builtins(found) | ratios).decode())
-    else:
-        _print(found)
-    if arguments.check and found.broken:
-        print(f"probe-lab bench lease: {'; '.join(found.broken)}", file=sys.stderr)
-        return 1
-    return 0
+        raise Complaint("--probes and --seconds must be 1 or more", status=2)
+    found = measure(arguments.probes, arguments.seconds, arguments.vanish / 100, arguments.seed)
+    ratios = {"ratio": round(found.ratio, 3), "raw_ratio": round(found.raw_ratio, 3), "broken": found.broken}
+    return Judged(msgspec.to_builtins(found) | ratios, _text(found), found.broken)
 
 
 def measure(probes: int, seconds: float, vanish: float, seed: int) -> Found:
@@ -135,7 +124,7 @@ def measure(probes: int, seconds: float, vanish: float, seed: int) -> Found:
     ports = stock.pool(PORTS)
     without = []
     for count in (PORTS, AT_ONCE):
-        _say(f"{probes} probes at {count} stock servers for {seconds:.0f} s ...")
+        say(f"{probes} probes at {count} stock servers for {seconds:.0f} s ...")
         with stock.servers(ports[:count]):
             crowd = Crowd(probes, seconds, vanish, seed)
             crowd.run(stock.tester(ports[:count], _CLIENT, _TEST_S))
@@ -174,7 +163,7 @@ def _measure_leases(ports: range, probes: int, seconds: float, vanish: float, se
         try:
             peers += [LabProbe(f"probe-{number}", at, asks=name) for number in range(probes)]
             wait_until_serving(lending, peers[0], name=name)
-            _say(f"{probes} probes at a responder with {PORTS} ports for {seconds:.0f} s ...")
+            say(f"{probes} probes at a responder with {PORTS} ports for {seconds:.0f} s ...")
             crowd = Crowd(probes, seconds, vanish, seed)
             crowd.run(lambda probe, dice, all_: _leased_test(peers[probe], probe, dice, all_))
             freed: int = status_since(lending, time.time())["status"]["counts"]["stuck_freed"]
@@ -208,11 +197,7 @@ def _leased_test(peer: LabProbe, probe: int, dice: random.Random, crowd: Crowd) 
     return crowd.test(probe, port, client, vanishes=crowd.will_vanish(dice)) is None
 
 
-def _print(found: Found) -> None:
-    print(
-        f"{found.probes} probes, {found.seconds:.0f} s each way; the server's link carries {found.admitted_at_once}"
-        " tests at once, a cell one"
-    )
+def _text(found: Found) -> str:
     names = {
         "valid_per_hour": "valid tests an hour",
         "valid": "valid tests",
@@ -230,12 +215,9 @@ def _print(found: Found) -> None:
     }
     ways = (*found.stock, found.leased)
     rows = [(label, *(getattr(way, name) for way in ways)) for name, label in names.items()]
-    print(render(("", *(way.way for way in ways)), rows))
-    print(
+    return (
+        f"{found.probes} probes, {found.seconds:.0f} s each way; the server's link carries {found.admitted_at_once}"
+        f" tests at once, a cell one\n{render(('', *(way.way for way in ways)), rows)}\n"
         f"\n{found.ratio:.2f} times as many valid tests with leases as with the better of the stock ways\n"
         f"({found.raw_ratio:.2f} times as many, spoiled ones included); {found.stuck_freed} stuck clients freed"
     )
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

@@ -5,19 +5,22 @@ busy hour has `peak` times the mean. How many run at once in it is Poisson (many
 is made for the number that is exceeded in one instant of a hundred, and whoever comes in that instant is booked. A busy
 hour with the responder's own book of leases shows what that means for the probes.
 """
-# ruff: noqa: T201  # a command's body
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench
 from lab.lending.rush import Rush, busy_hour
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lab.benches import Parts
 
 SLOT_S: Final = 45.0
 """A lease from its request to its end, with time to spare: download, upload, pauses, and what a slow link adds."""
@@ -31,7 +34,7 @@ FLEETS: Final = ((300, 8), (1000, 8), (3000, 8), (3000, 24))
 _DAY_S: Final = 86400.0
 _BITS: Final = 8
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   probe-lab capacity responder                                  four usual fleets
   probe-lab capacity responder --probes 300 --tests 8 --mbps 45
   probe-lab capacity responder --probes 300 --tests 8 --ports 16 --link-mbps 1000 --check
@@ -83,14 +86,16 @@ def exceeded_rarely(mean: float) -> int:
     return max(number, 1)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `responder` to the capacities; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `responder` to the capacities."""
+    parser = add_bench(
+        parts,
         "responder",
-        help="network and ports of the test servers",
+        run,
+        summary="network and ports of the test servers",
         description="How much network and how many ports a fleet needs of its test servers.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if --ports or --link-mbps is not enough",
     )
     parser.add_argument("--probes", type=int, metavar="N", help="probes (default: four usual fleets)")
     parser.add_argument("--tests", type=float, default=8, metavar="N", help="tests a day of each (default %(default)s)")
@@ -100,20 +105,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--ports", type=int, metavar="N", help="ports that the servers have together")
     parser.add_argument("--link-mbps", type=float, metavar="N", help="network that the servers have together")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if --ports or --link-mbps is not enough")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print what is needed, and judge what there is."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Work out what is needed, and judge what there is; raise Complaint."""
     probes = 1 if arguments.probes is None else arguments.probes
     if min(probes, arguments.tests, arguments.mbps, arguments.peak) <= 0:
-        print("probe-lab capacity responder: every number must be over 0", file=sys.stderr)
-        return 2
+        raise Complaint("every number must be over 0", status=2)
     if arguments.check and (arguments.probes is None or (arguments.ports is None and arguments.link_mbps is None)):
-        print("probe-lab capacity responder: --check needs --probes, and --ports or --link-mbps", file=sys.stderr)
-        return 2
+        raise Complaint("--check needs --probes, and --ports or --link-mbps", status=2)
     fleets = FLEETS if arguments.probes is None else ((arguments.probes, arguments.tests),)
     needs = [need(probes, tests, mbps=arguments.mbps, peak=arguments.peak) for probes, tests in fleets]
     rushes = [
@@ -126,23 +126,17 @@ def run(arguments: argparse.Namespace) -> int:
         for one in needs
     ]
     short = [what for one in needs for what in _shortages(one, arguments)]
-    if arguments.json:
-        document = {
-            "assumed": {"slot_s": SLOT_S, "download_s": DOWNLOAD_S, "link_share": LINK_SHARE, "rarely": RARELY},
-            "needs": needs,
-            "busy_hours": rushes,
-            "short": short,
-        }
-        print(msgspec.json.encode(document).decode())
-    else:
-        _print(needs)
-        _print_rushes(needs, rushes, arguments)
-        for what in short:
-            print(what)
-    return 1 if arguments.check and short else 0
+    document = {
+        "assumed": {"slot_s": SLOT_S, "download_s": DOWNLOAD_S, "link_share": LINK_SHARE, "rarely": RARELY},
+        "needs": needs,
+        "busy_hours": rushes,
+        "short": short,
+    }
+    text = "\n".join([_needs(needs), "", _rushes(needs, rushes, arguments), *short])
+    return Judged(document, text, short)
 
 
-def _print(needs: list[Need]) -> None:
+def _needs(needs: list[Need]) -> str:
     head = ("probes", "tests/day", "at once", "ports", "mean Mbit/s", "busy Mbit/s", "network Mbit/s", "TB/month")
     rows = [
         (
@@ -151,15 +145,15 @@ def _print(needs: list[Need]) -> None:
         )
         for one in needs
     ]
-    print(render(head, rows))
-    print(
+    return (
+        f"{render(head, rows)}\n"
         f"\n{needs[0].mbps:g} Mbit/s a download of {DOWNLOAD_S:g} s, {SLOT_S:g} s a test with all it needs, busy hour"
         f" {needs[0].peak:g} x the mean;\nat once: exceeded in one instant of {1 / RARELY:.0f}, whoever comes then is"
         f" booked; network: so that tests take {LINK_SHARE:.0%} of it."
     )
 
 
-def _print_rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Namespace) -> None:
+def _rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Namespace) -> str:
     head = ("busy hour of", "ports", "asked", "% at once", "mean wait s", "longest s", "refused", "most at once")
     rows = [
         (
@@ -168,7 +162,7 @@ def _print_rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Nam
         )
         for one, rush in zip(needs, rushes, strict=True)
     ]
-    print("\n" + render(head, rows))
+    return render(head, rows)
 
 
 def _shortages(one: Need, arguments: argparse.Namespace) -> list[str]:

@@ -4,14 +4,11 @@ Four real iperf3 clients run in a network namespace, each against a server of it
 upload from two stock `iperf3 -s`, the same two from a real responder. Then the cable between the namespaces is cut, and
 from the servers' side somebody asks for each server until a test is made there.
 """
-# ruff: noqa: T201  # a command's body
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,13 +21,17 @@ from agent.lease import Wish
 from agent.measurements.base import MeasurementFailed
 from base.broker import BrokerSettings
 from base.table import render
+from lab.benches import Judged, add_bench, say
 from lab.lending.probes import Client, LabProbe, LendingError, responder, wait_until_serving
 from lab.netns import Namespace, NetworkError, Run, veth
 from lab.programs import ProgramError
 from lab.servers import Mosquitto, ServerError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+
+    from lab.benches import Parts
 
 GOAL_S: Final = 10.0
 
@@ -44,7 +45,7 @@ _STOCK_PORTS: Final = {"download": 5301, "upload": 5302}
 _POOL: Final = {"first": 5201, "last": 5202}
 _BEAT_S: Final = 0.5
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab bench stuck                  both directions, stock and leased, side by side; about 75 s
   sudo probe-lab bench stuck --check          exit status 1 unless a leased server is free within 10 s
   sudo probe-lab bench stuck --json
@@ -76,37 +77,27 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `stuck` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `stuck` to the benches."""
+    add_bench(
+        parts,
         "stuck",
-        help="how long a vanished client blocks a server",
+        run,
+        summary="how long a vanished client blocks a server",
         description="Cut off clients in mid-test; time how long stock and leased iperf3 servers stay blocked (root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check=f"unless free within {GOAL_S:.0f} s",
+        failures=(NetworkError, ServerError, ProgramError, LendingError, MeasurementFailed, OSError),
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help=f"exit status 1 unless free within {GOAL_S:.0f} s")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
-    try:
-        found = measure()
-    except (NetworkError, ServerError, ProgramError, LendingError, MeasurementFailed, OSError) as error:
-        print(f"probe-lab bench stuck: {error}", file=sys.stderr)
-        return 1
-    if arguments.json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        print(f"{found.iperf3}; a {found.test_s} s test, cut off after {_CUT_AFTER_S:.0f} s")
-        head = ("server", "the vanished client's test", "free again after s")
-        print(render(head, [(one.server, one.direction, one.free_after_s) for one in found.freed]))
-    if arguments.check and not found.met:
-        print(f"probe-lab bench stuck: not every leased server was free within {GOAL_S:.0f} s", file=sys.stderr)
-        return 1
-    return 0
+def run(_: argparse.Namespace) -> Judged:
+    """Measure and judge; raise what `measure` raises."""
+    found = measure()
+    head = ("server", "the vanished client's test", "free again after s")
+    table = render(head, [(one.server, one.direction, one.free_after_s) for one in found.freed])
+    text = f"{found.iperf3}; a {found.test_s} s test, cut off after {_CUT_AFTER_S:.0f} s\n{table}"
+    return Judged(found, text, () if found.met else [f"not every leased server was free within {GOAL_S:.0f} s"])
 
 
 def measure() -> Found:
@@ -134,7 +125,7 @@ def measure() -> Found:
             stack.callback(probe.close)
         wait_until_serving(lending, probes[0])
         _start_tests(there, probes[:2], stack)
-        _say(f"four tests run; the cable is cut in {_CUT_AFTER_S:.0f} s")
+        say(f"four tests run; the cable is cut in {_CUT_AFTER_S:.0f} s")
         time.sleep(_CUT_AFTER_S)
         there.ip("link set dev eth0 down")
         return Found(
@@ -168,7 +159,7 @@ def _wait_for_all(here: Namespace, next_probes: list[LabProbe], cut_s: float) ->
             if begun_s is not None:
                 free_after_s = round(begun_s - cut_s, 1)
                 found.append(Freed(server=server, direction=direction, free_after_s=free_after_s))
-                _say(f"{server}, {direction}: free after {free_after_s} s")
+                say(f"{server}, {direction}: free after {free_after_s} s")
                 return
             time.sleep(_BEAT_S)
         found.append(Freed(server=server, direction=direction, free_after_s=None))
@@ -208,7 +199,3 @@ def _leased_attempt(here: Namespace, probe: LabProbe) -> Callable[[], float | No
         return begun_s if client.result(10) is None else None
 
     return attempt
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)

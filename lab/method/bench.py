@@ -6,24 +6,26 @@ costs follows how wide the 95 % interval of a month's mean is for 30 GB; the bas
 stream. Tests are taken for independent, which flatters the many short ones more than the few long ones.
 """
 
-# ruff: noqa: T201 # what a bench prints is its result
-
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from statistics import fmean, geometric_mean
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.cell.trace import TraceError
 from lab.method.cells import Cell, Scaling, made_up, recorded
 from lab.method.policies import BASELINE, HORIZON_S, POLICIES, SHORT, Outcomes
 from lab.method.tcp import Begin, download
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lab.benches import Parts
 
 GOAL_RATIO: Final = 0.65
 _BUDGET_BYTES: Final = 30e9
@@ -34,7 +36,7 @@ _RTT_MS: Final = 50.0
 _SLOW_CV: Final = 0.4
 """How the load of hours and days varies a cell between tests (coefficient of variation): the calmer of two guesses."""
 
-_EPILOG: Final = """examples:
+_EXAMPLES: Final = """examples:
   probe-lab bench method                            the recorded traces beside this checkout, and made-up cells
   probe-lab bench method --traces DIR --cells       other traces; also a table for each cell
   probe-lab bench method --scaling time             speed a trace up instead of making it wider
@@ -85,14 +87,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[Row]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `method` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `method` to the benches."""
+    parser = add_bench(
+        parts,
         "method",
-        help="ways to test, by certainty per gigabyte",
+        run,
+        summary="ways to test, by certainty per gigabyte",
         description="Replay cells under several ways to test, and compare what 30 GB a month make certain.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if the goal is missed",
     )
     parser.add_argument("--traces", type=Path, metavar="DIR", help="recorded traces (default: ../shared/data/traces)")
     parser.add_argument("--scaling", type=Scaling, choices=list(Scaling), default=Scaling.HEIGHT, metavar="WAY")
@@ -101,25 +105,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--tests", type=int, default=_TESTS, metavar="N", help=f"on each cell (default {_TESTS})")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--cells", action="store_true", help="show every cell too")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if the goal is missed")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Replay, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Replay and judge; raise Complaint."""
     if not (1 <= arguments.rtt_ms <= 1000 and 10 <= arguments.tests <= 100_000 and 0 <= arguments.slow_cv <= 2):  # noqa: PLR2004  # typing mistakes
-        return _complain("--rtt-ms must be 1 to 1000, --tests 10 to 100000, --slow-cv 0 to 2", status=2)
+        raise Complaint("--rtt-ms must be 1 to 1000, --tests 10 to 100000, --slow-cv 0 to 2", status=2)
     folder: Path | None = arguments.traces or _usual_traces()
     if folder is None:
-        print("no recorded traces found: made-up cells only; give --traces DIR", file=sys.stderr)
+        say("no recorded traces found: made-up cells only; give --traces DIR")
     try:
         cells = [*(recorded(folder, arguments.scaling) if folder else ()), *made_up(arguments.seed)]
     except TraceError as error:
-        return _complain(str(error), status=2)
+        raise Complaint(str(error), status=2) from error
     rows: list[Row] = []
     for number, cell in enumerate(cells, start=1):
-        print(f"\r{number} of {len(cells)}: {cell.name:40}", end="", file=sys.stderr, flush=True)
+        say(f"{number} of {len(cells)}: {cell.name}", again=True)
         rows += replay(
             cell,
             tests=arguments.tests,
@@ -127,26 +128,21 @@ def run(arguments: argparse.Namespace) -> int:
             rtt_s=arguments.rtt_ms / 1e3,
             seed=arguments.seed,
         )
-    print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+    say("", again=True)
     summaries = summarise(rows)
     met = goal_met(summaries)
-    if arguments.json:
-        report = Report(
-            scaling=arguments.scaling,
-            slow_cv=arguments.slow_cv,
-            rtt_ms=arguments.rtt_ms,
-            tests=arguments.tests,
-            goal_ratio=GOAL_RATIO,
-            goal_met=met,
-            policies=summaries,
-            cells=rows,
-        )
-        print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
-    else:
-        _show(rows, summaries, every_cell=arguments.cells)
-    if arguments.check and not met:
-        return _complain(f"the short test's interval is more than {GOAL_RATIO} of the baseline's, or its bias larger")
-    return 0
+    report = Report(
+        scaling=arguments.scaling,
+        slow_cv=arguments.slow_cv,
+        rtt_ms=arguments.rtt_ms,
+        tests=arguments.tests,
+        goal_ratio=GOAL_RATIO,
+        goal_met=met,
+        policies=summaries,
+        cells=rows,
+    )
+    missed = [f"the short test's interval is more than {GOAL_RATIO} of the baseline's, or its bias larger"]
+    return Judged(report, _text(rows, summaries, every_cell=arguments.cells), () if met else missed)
 
 
 def beginnings(cell: Cell, *, tests: int, slow_cv: float, seed: int) -> Begin:
@@ -229,15 +225,12 @@ def _usual_traces() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _show(rows: list[Row], summaries: list[Summary], *, every_cell: bool) -> None:
+def _text(rows: list[Row], summaries: list[Summary], *, every_cell: bool) -> str:
     head = ("cell", "policy", "MB", "bias %", "rms %", "+- % of a month's mean", "ratio")
     shown = rows if every_cell else [row for row in rows if row.ratio is None]
-    print(render(head, [msgspec.structs.astuple(row) for row in shown]), end="\n\n")
-    print("Means over the cells that vary; 30 GB a month on one link; tests taken for independent:")
     columns = ("policy", "MB", "tests/day", "bias %", "rms % of one", "+- % of a month's mean", "ratio", "worst ratio")
-    print(render(columns, [msgspec.structs.astuple(summary) for summary in summaries]))
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab bench method: {text}", file=sys.stderr)
-    return status
+    return (
+        f"{render(head, [msgspec.structs.astuple(row) for row in shown])}\n\n"
+        "Means over the cells that vary; 30 GB a month on one link; tests taken for independent:\n"
+        f"{render(columns, [msgspec.structs.astuple(summary) for summary in summaries])}"
+    )

@@ -1,10 +1,7 @@
 """`probe-lab bench throughput`: the agent's figures beside the `iperf3` command's and what the shaper let through."""
 
-# ruff: noqa: T201 # what a bench prints is its result
-
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,13 +12,16 @@ import msgspec
 
 from agent.measurements.throughput_options import ThroughputOptions
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.netns import NetworkError, Run
 from lab.throughput.once import Answer, Task
 from lab.throughput.shaped import DEVICE, SERVER, Shaped, Watch
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
+    from lab.benches import Parts
     from lab.throughput.shaped import Direction
     from wire.measured import Transfer
 
@@ -33,7 +33,7 @@ _STREAMS: Final = 4
 _PORTS: Final = (5201, 5202, 5203)
 _SPARE_S: Final = 30.0
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab bench throughput                          some four minutes
   sudo probe-lab bench throughput --check                  exit status 1 if a ratio misses the goal
   sudo probe-lab bench throughput --rates 40 --rounds 1
@@ -75,49 +75,40 @@ class _Figures(msgspec.Struct, frozen=True, kw_only=True):
     let_through_mbps: tuple[float, float]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command; its parser sets `run`, a function from the parsed arguments to the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `throughput` to the benches."""
+    parser = add_bench(
+        parts,
         "throughput",
-        help="the agent's figures beside the iperf3 command's and the shaper's",
+        run,
+        summary="the agent's figures beside the iperf3 command's and the shaper's",
         description="Measure shaped links by the agent's own code and by the iperf3 command, in turn (root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument(
-        "--check", action="store_true", help="exit status 1 unless within 3 %% of the shaper and 1 %% of the command"
+        examples=_EXAMPLES,
+        check="unless within 3 %% of the shaper and 1 %% of the command",
+        failures=(NetworkError, msgspec.DecodeError, ValueError),
     )
     parser.add_argument("--rates", type=float, nargs="+", default=RATES_MBPS, metavar="MBPS", help="(5 40 150)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each, in turn (default 3)")
     parser.add_argument("--seconds", type=int, default=5, metavar="N", help="measured after 1 s of start (default 5)")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, or what `measure` raises."""
     if arguments.seconds < 1 or arguments.rounds < 1 or not all(1 <= rate <= 1000 for rate in arguments.rates):  # noqa: PLR2004  # what tbf holds
-        return _complain("--seconds and --rounds are 1 or more, --rates from 1 to 1000", status=2)
-    try:
-        rows = list(measure(arguments.rates, rounds=arguments.rounds, seconds=arguments.seconds))
-    except (NetworkError, msgspec.DecodeError, ValueError) as error:
-        return _complain(str(error))
+        raise Complaint("--seconds and --rounds are 1 or more, --rates from 1 to 1000", status=2)
+    rows = list(measure(arguments.rates, rounds=arguments.rounds, seconds=arguments.seconds))
     good = all(row.good for row in rows)
-    if arguments.json:
-        found = {
-            "rows": rows,
-            "rounds": arguments.rounds,
-            "seconds": arguments.seconds,
-            "within_of_shaper": OF_THE_SHAPER,
-            "within_of_command": OF_THE_COMMAND,
-            "good": good,
-        }
-        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
-    else:
-        print(_table(rows))
-    if arguments.check and not good:
-        return _complain("the goal (within 3 % of the shaper, 1 % of the command) is missed")
-    return 0
+    found = {
+        "rows": rows,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "within_of_shaper": OF_THE_SHAPER,
+        "within_of_command": OF_THE_COMMAND,
+        "good": good,
+    }
+    return Judged(
+        found, _table(rows), () if good else ["the goal (within 3 % of the shaper, 1 % of the command) is missed"]
+    )
 
 
 def measure(rates_mbps: Sequence[float], *, rounds: int, seconds: int) -> Iterator[Row]:
@@ -130,7 +121,7 @@ def measure(rates_mbps: Sequence[float], *, rounds: int, seconds: int) -> Iterat
             ours: dict[Direction, list[_Figures]] = {"down": [], "up": []}
             command: dict[Direction, list[_Figures]] = {"down": [], "up": []}
             for number in range(rounds):
-                print(f"{rate_mbps:g} Mbps, round {number + 1} of {rounds} ...", file=sys.stderr, flush=True)
+                say(f"{rate_mbps:g} Mbps, round {number + 1} of {rounds} ...")
                 for way, figures in _ours(link, seconds).items():
                     ours[way].append(figures)
                 for way, found in command.items():
@@ -225,8 +216,3 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     told = "Mbps of TCP payload after slow start, medians; let: what the cable carried behind the shaper, same seconds"
     return f"{render(head, cells)}\n{told}"
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab bench throughput: {text}", file=sys.stderr)
-    return status

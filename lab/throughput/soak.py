@@ -1,10 +1,7 @@
 """`probe-lab soak throughput`: a thousand throughput tests in a row; memory, descriptors and processes stay flat."""
 
-# ruff: noqa: T201 # what a soak prints is its result
-
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,12 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.netns import NetworkError, Run
 from lab.throughput.endurance import Left
 from lab.throughput.shaped import SERVER, Shaped
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from lab.benches import Parts
 
 RATE_MBPS: Final = 100.0
 MOST_GROWN_KB_PER_TEST: Final = 0.5
@@ -36,7 +37,7 @@ _TELL_EVERY_S: Final = 10.0
 _FEW: Final = 10
 _FEWEST: Final = 5
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   sudo probe-lab soak throughput                     a thousand tests, some twenty minutes
   sudo probe-lab soak throughput --tests 50 --check
 """
@@ -67,37 +68,29 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcomes.get(BOTH, 0) / self.tests
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command; its parser sets `run`, a function from the parsed arguments to the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `throughput` to the soaks."""
+    parser = add_bench(
+        parts,
         "throughput",
-        help="a thousand throughput tests in a row",
+        run,
+        summary="a thousand throughput tests in a row",
         description="Make throughput tests in a row by the agent's runner and watch its memory and descriptors (root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="unless everything stayed flat",
+        failures=(NetworkError, msgspec.DecodeError),
     )
     parser.add_argument("--tests", type=int, default=1000, metavar="N", help="how many (default 1000)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 unless everything stayed flat")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Test, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Test and judge; raise Complaint, or what `soak` raises."""
     if arguments.tests < _FEWEST:
-        return _complain(f"--tests must be {_FEWEST} or more", status=2)
-    try:
-        report = soak(arguments.tests)
-    except (NetworkError, msgspec.DecodeError) as error:
-        return _complain(str(error))
-    if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
-    else:
-        rows = [(name.replace("_", " "), value) for name, value in msgspec.structs.asdict(report).items()]
-        print(render(("what", "figure"), [(name, str(value)) for name, value in rows]))
-    if arguments.check and not report.good:
-        return _complain("a test failed, or something was left behind")
-    return 0
+        raise Complaint(f"--tests must be {_FEWEST} or more", status=2)
+    report = soak(arguments.tests)
+    rows = [(name.replace("_", " "), str(value)) for name, value in msgspec.structs.asdict(report).items()]
+    text = render(("what", "figure"), rows)
+    return Judged(report, text, () if report.good else ["a test failed, or something was left behind"])
 
 
 def soak(tests: int) -> Report:
@@ -140,12 +133,7 @@ def _follow(process: subprocess.Popen[Any], tests: int) -> list[Left]:
         lefts.append(msgspec.json.decode(line, type=Left))
         if time.monotonic() - told_s > _TELL_EVERY_S:
             told_s = time.monotonic()
-            print(f"{len(lefts)} of {tests} tests, {lefts[-1].rss_bytes / 1e6:.1f} MB ...", file=sys.stderr, flush=True)
+            say(f"{len(lefts)} of {tests} tests, {lefts[-1].rss_bytes / 1e6:.1f} MB ...")
     if len(lefts) < tests:
         raise NetworkError(f"the tests ended after {len(lefts)} of {tests}, with status {process.wait()}")
     return lefts
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab soak throughput: {text}", file=sys.stderr)
-    return status

@@ -6,14 +6,10 @@ of every answer. What repeats without change (a status, a lease, a keepalive, a 
 multiplied by how often the day has it; the table says which.
 """
 
-# ruff: noqa: T201 # what a bench prints is its result
-
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,8 +21,8 @@ from agent.lease import Wish
 from agent.publisher import BATCH, STATUS_EVERY_S
 from agent.spool import Spool
 from base.broker import make_client
-from base.configfile import ConfigError
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.netns import NetworkError
 from lab.pki import PkiError
 from lab.programs import ProgramError
@@ -38,10 +34,12 @@ from wire import topics
 from wire.codec import encode
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from agent.publisher import Publisher
     from agent.settings import Settings
+    from lab.benches import Parts
     from lab.wire.day import Event
     from wire.results import Result
 
@@ -56,7 +54,7 @@ _IPERF_S: Final = 10
 _PATIENCE_S: Final = 30.0
 _EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
 
-_EPILOG = f"""examples:
+_EXAMPLES: Final = f"""examples:
   sudo probe-lab bench wire                        some two minutes
   sudo probe-lab bench wire --check                exit status 1 if a goal is missed
   sudo probe-lab bench wire --config agent.yaml    another schedule than that of config/agent.yaml
@@ -98,38 +96,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     goal_met: bool = False
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `wire` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `wire` to the benches."""
+    parser = add_bench(
+        parts,
         "wire",
-        help="bytes per result and per day on the wire, TLS and all",
+        run,
+        summary="bytes per result and per day on the wire, TLS and all",
         description="Send a day of results through the real parts, and count what the interface carries (root).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if a goal is missed",
+        failures=(NetworkError, ServerError, ProgramError, PkiError, PipeError),
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a goal is missed")
     parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
     parser.add_argument(
         "--hours", type=float, default=24.0, metavar="N", help="how much of the day is sent (default all)"
     )
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge."""
+def run(arguments: argparse.Namespace) -> Judged:
+    """Measure and judge; raise Complaint, ConfigError, or what `measure` raises."""
     if not 0 < arguments.hours <= 24:  # noqa: PLR2004  # a day has so many
-        return _complain("--hours must be over 0 and at most 24", status=2)
-    try:
-        report = measure(settings.load(arguments.config), arguments.hours)
-    except ConfigError as error:
-        return _complain(str(error), status=2)
-    except (NetworkError, ServerError, ProgramError, PkiError, PipeError) as error:
-        return _complain(str(error))
-    print(msgspec.json.encode(report).decode() if arguments.json else show(report))
-    if arguments.check and not report.goal_met:
-        return _complain("a goal is missed")
-    return 0
+        raise Complaint("--hours must be over 0 and at most 24", status=2)
+    report = measure(settings.load(arguments.config), arguments.hours)
+    return Judged(report, show(report), () if report.goal_met else ["a goal is missed"])
 
 
 def show(report: Report) -> str:
@@ -201,14 +191,14 @@ class _Bench:
         found = []
         with self._connected("backlog") as (spool, publisher):
             for way, some in ((f"ours, {_BACKLOG} from the spool", results), ("ours, one at once", results[:1])):
-                _say(way)
+                say(way)
                 carried = self._carried(functools.partial(_deliver, publisher, spool, some))
                 found.append(PerResult(way=way, payload_bytes=payload, wire_bytes=carried / len(some)))
         return found
 
     def others(self) -> list[PerResult]:
         """Publish what others publish, each by itself: a flat record, and iperf3's report as it is."""
-        _say(f"iperf3's own report, {_IPERF_S} s")
+        say(f"iperf3's own report, {_IPERF_S} s")
         report = self._iperf_report()
         result = self._maker.throughput(day.BEGIN.timestamp(), "throughput-light")
         client = make_client(
@@ -248,7 +238,7 @@ class _Bench:
             def send(kind: str, at_s: float) -> None:
                 sent[kind].append(self._carried(functools.partial(_deliver, publisher, spool)))
                 sent_at_s.append(at_s)
-                _say(f"the day at {(at_s - day.BEGIN.timestamp()) / 3600:.1f} h", again=True)
+                say(f"the day at {(at_s - day.BEGIN.timestamp()) / 3600:.1f} h", again=True)
 
             for event in events:
                 if held_since_s is not None and event.at_s >= held_since_s + cadence_s:
@@ -264,7 +254,7 @@ class _Bench:
                 else:
                     spool.defer(event.result)
                     held_since_s = event.at_s if held_since_s is None else held_since_s
-            _say("")
+            say("")
         names = {"throughput": "throughput result, with held telemetry", "telemetry": "batch of telemetry"}
         return [_item(names[kind], len(counts), counts) for kind, counts in sent.items() if counts], sent_at_s
 
@@ -278,7 +268,7 @@ class _Bench:
             times = sum(event.leases == servers for event in events)
             if not times:
                 continue
-            _say(what)
+            say(what)
             wish = Wish(self._link, transfers=servers, length_s=15, operator="45204", cell="25968141", expected_mbps=40)
             with self._connected(f"leases-{servers}") as (_, publisher):
                 ask = functools.partial(self._asked, publisher, wish)
@@ -287,14 +277,14 @@ class _Bench:
 
     def statuses(self, hours: float) -> Iterator[Item]:
         """Tell the status."""
-        _say("status")
+        say("status")
         with self._connected("status") as (_, publisher):
             counts = [self._carried(publisher.tell_status) for _ in range(_SAMPLES)]
         yield _item("status", hours * 3600 / STATUS_EVERY_S, counts)
 
     def pings(self, events: Sequence[Event], sent_at_s: Sequence[float]) -> Item:
         """Keep silent with a short keepalive and see what a ping costs; count those that the day's silences need."""
-        _say(f"keepalives, {_PINGS * _PING_EVERY_S} s")
+        say(f"keepalives, {_PINGS * _PING_EVERY_S} s")
         asked = [event.at_s for event in events if event.leases is not None]
         first_s, last_s = events[0].at_s, events[-1].at_s
         statuses = [first_s + number * STATUS_EVERY_S for number in range(int((last_s - first_s) / STATUS_EVERY_S))]
@@ -306,7 +296,7 @@ class _Bench:
 
     def connection(self) -> Item:
         """Connect, as after every loss of the link."""
-        _say("connection")
+        say("connection")
         counts = []
         for number in range(2):
             before = self._pipe.settled_bytes()
@@ -369,13 +359,3 @@ def _deliver(publisher: Publisher, spool: Spool, results: Sequence[Result] = ())
 def _item(what: str, times: float, counts: Sequence[int]) -> Item:
     each = sum(counts) / len(counts)
     return Item(what=what, times=times, bytes_each=each, bytes_a_day=each * times, measured=len(counts))
-
-
-def _say(what: str, *, again: bool = False) -> None:
-    if sys.stderr.isatty() or not again:
-        print(f"\r{what:60}", end="" if again else "\n", file=sys.stderr, flush=True)
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab bench wire: {text}", file=sys.stderr)
-    return status

@@ -7,14 +7,10 @@ by Linux within half a minute is written back by hand after each event: a page t
 What a file system adds for itself (its journal, the inode's times) is not in the count, on any side.
 """
 
-# ruff: noqa: T201 # what a bench prints is its result
-
 from __future__ import annotations
 
-import argparse
 import os
 import sqlite3
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,14 +21,16 @@ import msgspec
 from agent import settings
 from agent.deferred import Run
 from agent.spool import Spool
-from base.configfile import ConfigError
 from base.table import render
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.wire import day
 from wire.codec import encode
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
+    from lab.benches import Parts
     from lab.wire.day import Event
     from wire.results import Result
 
@@ -40,7 +38,7 @@ GOAL_RATIO: Final = 0.2
 _LARGE: Final = 10**9
 _EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
 
-_EPILOG = """examples:
+_EXAMPLES: Final = """examples:
   probe-lab bench sdcard                       a day of config/agent.yaml; half a minute
   probe-lab bench sdcard --folder /mnt/card    on the card itself
   probe-lab bench sdcard --json --check        exit status 1 unless ours writes at most a fifth of SQLite as it comes
@@ -80,17 +78,18 @@ class Way(Protocol):
         ...
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `sdcard` to the benches; the chosen parser's `run` takes the arguments and returns the exit status."""
-    parser = subparsers.add_parser(
+def add_parser(parts: Parts) -> None:
+    """Add `sdcard` to the benches."""
+    parser = add_bench(
+        parts,
         "sdcard",
-        help="bytes that a probe's day writes to its card",
+        run,
+        summary="bytes that a probe's day writes to its card",
         description="Put a day of results through the spool, and count what is written to storage.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        check="if the goal is missed",
+        failures=(OSError,),
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if the goal is missed")
     parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
     parser.add_argument(
         "--folder",
@@ -100,23 +99,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="where to write (%(default)s)",
     )
     parser.add_argument("--hours", type=float, default=24.0, metavar="N", help="how much of the day (default all)")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Write, count, print, judge."""
-    try:
-        report = measure(settings.load(arguments.config), arguments.folder, arguments.hours)
-    except ConfigError as error:
-        return _complain(str(error), status=2)
-    except OSError as error:
-        return _complain(str(error))
+def run(arguments: argparse.Namespace) -> Judged:
+    """Write, count and judge; raise Complaint, ConfigError or OSError."""
+    report = measure(settings.load(arguments.config), arguments.folder, arguments.hours)
     if not all(row.written_bytes for row in report.rows):
-        return _complain(f"{arguments.folder}: the kernel counts nothing here; name a folder on a disk with --folder")
-    print(msgspec.json.encode(report).decode() if arguments.json else show(report))
-    if arguments.check and not report.goal_met:
-        return _complain("the goal is missed")
-    return 0
+        raise Complaint(f"{arguments.folder}: the kernel counts nothing here; name a folder on a disk with --folder")
+    return Judged(report, show(report), () if report.goal_met else ["the goal is missed"])
 
 
 def show(report: Report) -> str:
@@ -236,7 +226,7 @@ def _written(make: Callable[[], Way], home: Path, events: list[Event], name: str
             _write_back(home)
     way.close()
     _write_back(home)
-    print(f"{name}: {time.monotonic() - begun_s:.1f} s", file=sys.stderr)
+    say(f"{name}: {time.monotonic() - begun_s:.1f} s")
     return _write_bytes() - before, way.flushes
 
 
@@ -256,8 +246,3 @@ def _write_bytes() -> int:
         if name == "write_bytes":
             return int(count)
     return 0
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(f"probe-lab bench sdcard: {text}", file=sys.stderr)
-    return status

@@ -29,7 +29,7 @@ def row(ratio: float) -> Row:
 
 
 def status(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="probe-lab bench")
     bench.add_parser(parser.add_subparsers(required=True))
     chosen = parser.parse_args(["cell", *arguments])
     return int(chosen.run(chosen))
