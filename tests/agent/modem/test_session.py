@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.modem import session as session_module
+from agent.modem import conversation
 from agent.modem.errors import (
     CommandRefused,
     ModemError,
@@ -166,7 +166,7 @@ def test_a_modem_that_falls_silent_is_given_up(
     ec25: Callable[..., Callable[[str], bytes | None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "_SYNC_TRY_S", 0.1)
+    monkeypatch.setattr(conversation, "_SYNC_TRY_S", 0.1)
     answer = ec25()
     hung: list[bool] = []
     far = peer(lambda command: b"" if hung else answer(command))
