@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -17,12 +17,8 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt and ignore those after it. Main thread only."""
-    before = {number: signal.signal(number, _interrupt_once) for number in _ENDING}
-    try:
+    with _handled(_interrupt_once):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -31,7 +27,13 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _ignore) for number in _ENDING}
+    with _handled(_ignore):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, by) for number in _ENDING}
     try:
         yield
     finally:
