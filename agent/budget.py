@@ -157,35 +157,27 @@ class Budget:
 
     def day_plan(self, link: Link) -> DayPlan | None:
         """Plan the link's present day; None if no job leaves its runs to the plan."""
-        wishes = self.wishes(link)
-        if not wishes:
-            return None
-        day = self.day(link)
-        names = (self._settings.probe_id, link.name)
-        return plan_of_day(
-            names,
-            link.plan,
-            day,
-            wishes=wishes,
-            spent=self.spent(link),
-            visits=self._spool.visits(link.name),
-            share=link.share,
-        )
+        return self._plan_of(link, self.day(link), self.spent(link)) if self.wishes(link) else None
 
     def runs_of_day(self, link: Link, ordinal: int) -> tuple[Planned, ...]:
         """Return the runs that the link's plan has, or had, for a day given by its ordinal."""
         day = date.fromordinal(ordinal)
         booked = self._spool.spent(link.name, day, plan_month(link.plan, day)[0])
+        return self._plan_of(link, day, booked).runs
+
+    def _plan_of(self, link: Link, day: date, spent: Spent) -> DayPlan:
         names, visits = (self._settings.probe_id, link.name), self._spool.visits(link.name)
-        return plan_of_day(names, link.plan, day, wishes=self.wishes(link), spent=booked, visits=visits).runs
+        return plan_of_day(
+            names, link.plan, day, wishes=self.wishes(link), spent=spent, visits=visits, share=link.share
+        )
 
     def made_on(self, link: Link, ordinal: int) -> list[Visit]:
         """List the planned runs that were begun on a day given by its ordinal."""
-        return [visit for visit in self._spool.visits(link.name) if visit.day.toordinal() == ordinal]
+        return [visit for visit in self._spool.visits(link.name) if visit.made and visit.day.toordinal() == ordinal]
 
     def made(self, link: Link, plan: DayPlan) -> list[Visit]:
         """List the planned runs of the day that were begun."""
-        return [visit for visit in self._spool.visits(link.name) if visit.day == plan.day]
+        return [visit for visit in self._spool.visits(link.name) if visit.made and visit.day == plan.day]
 
     def wishes(self, link: Link) -> list[Wish]:
         """List what jobs want of the link's plan."""

@@ -44,13 +44,14 @@ class Run(NamedTuple):
 class Account(NamedTuple):
     """Every slot of a job on a link up to this one is accounted for: run, or reported as missed.
 
-    `every_s`: the length of a slot; 0 where the data plan makes the slots.
+    `every_s`: the length of a slot; 0 where the data plan makes the slots, `missed` are then those that were not run.
     """
 
     job: str
     link: str
     every_s: int
     slot: int
+    missed: tuple[Visit, ...] = ()
 
 
 class Deferred(msgspec.Struct, frozen=True):

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spent (link TEXT, day TEXT, bytes INTEGER NOT NULL, PRIMARY KEY (link, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meters (link TEXT PRIMARY KEY, reading BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS visits (link TEXT, job TEXT, day TEXT, slot INTEGER, cell INTEGER NOT NULL,
-                                   upload INTEGER NOT NULL, bytes INTEGER, PRIMARY KEY (link, day, job, slot)
-                                  ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS planned_runs (link TEXT, job TEXT, day TEXT, slot INTEGER, hour INTEGER NOT NULL,
+                                         upload INTEGER NOT NULL, bytes INTEGER, made INTEGER NOT NULL,
+                                         PRIMARY KEY (link, day, job, slot)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS told (link TEXT, what TEXT, day TEXT NOT NULL, PRIMARY KEY (link, what)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS balances (link TEXT PRIMARY KEY, at TEXT NOT NULL, remaining_bytes INTEGER, doubt TEXT,
                                      text TEXT NOT NULL) WITHOUT ROWID;
@@ -34,11 +34,11 @@ _AHEAD: Final = timedelta(days=40)
 
 
 class Visit(NamedTuple):
-    """Where a planned run stands: plan day (YYYY-MM-DD), the day's slot, the slot's cell, with upload or without."""
+    """Where a planned run stands: plan day (YYYY-MM-DD), the day's slot, the local hour, with upload or without."""
 
     day: str
     slot: int
-    cell: int
+    hour: int
     upload: bool
 
 
@@ -77,14 +77,32 @@ def meter(db: sqlite3.Connection, link: str) -> Meter | None:
 
 
 def visits(db: sqlite3.Connection, link: str) -> list[planner.Visit]:
-    """List the planned runs of the last weeks, oldest first."""
+    """List the planned runs of the last weeks that were made or missed, oldest first."""
     rows = db.execute(
-        "SELECT job, day, slot, cell, upload, bytes FROM visits WHERE link=? ORDER BY day, slot", (link,)
+        "SELECT job, day, slot, hour, upload, bytes, made FROM planned_runs WHERE link=? ORDER BY day, slot", (link,)
     ).fetchall()
     return [
-        planner.Visit(job, date.fromisoformat(day), slot, cell, bool(upload), run_bytes)
-        for job, day, slot, cell, upload, run_bytes in rows
+        planner.Visit(job, date.fromisoformat(day), slot, hour, bool(upload), run_bytes, bool(made))
+        for job, day, slot, hour, upload, run_bytes, made in rows
     ]
+
+
+def visit(db: sqlite3.Connection, link: str, job: str, visit: Visit, *, made: bool) -> None:
+    """Note that a planned run begins, or that its time has passed without it; what was begun stays made."""
+    clash = "DO UPDATE SET hour=excluded.hour, upload=excluded.upload, bytes=NULL, made=1" if made else "DO NOTHING"
+    db.execute(
+        f"INSERT INTO planned_runs VALUES (?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT {clash}",  # noqa: S608  # two texts of ours
+        (link, job, *visit, made),
+    )
+    prune(db, "planned_runs", link)
+
+
+def moved(db: sqlite3.Connection, link: str, job: str, visit: Visit, run_bytes: int | None) -> None:
+    """Note what a planned run moved that has ended."""
+    db.execute(
+        "UPDATE planned_runs SET bytes=? WHERE link=? AND day=? AND job=? AND slot=?",
+        (run_bytes, link, visit.day, job, visit.slot),
+    )
 
 
 def book(db: sqlite3.Connection, booking: Booking) -> None:
@@ -98,7 +116,7 @@ def book(db: sqlite3.Connection, booking: Booking) -> None:
         db.execute("INSERT OR REPLACE INTO meters VALUES (?, ?)", (booking.link, msgspec.json.encode(booking.meter)))
 
 
-def prune(db: sqlite3.Connection, table: Literal["spent", "visits"], link: str) -> None:
+def prune(db: sqlite3.Connection, table: Literal["spent", "planned_runs"], link: str) -> None:
     """Keep the last days that have rows, not the last days of the clock: that may be wrong today."""
     db.execute(
         f"DELETE FROM {table} WHERE link=? AND day NOT IN "  # noqa: S608  # one of two words of ours

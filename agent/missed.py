@@ -9,11 +9,12 @@ with it are among the missed.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.deferred import Account
+from agent.ledger import Visit
 from agent.schedule import Periodic, instant_s
 from wire.events import Missed
 from wire.reasons import Unmade
@@ -129,13 +130,13 @@ class RollCall:
                 called = max(
                     (number for number, run in runs if run.at_s < now.began_s), default=today * SLOTS_A_DAY - 1
                 )
-            missed: list[Planned] = []
+            missed: list[tuple[int, Planned]] = []
             for day in range((called + 1) // SLOTS_A_DAY, today + 1):
                 made = {visit.slot for visit in budget.made_on(link, day) if visit.job == wish.job}
                 for number, run in self._runs(link, wish.job, day):
                     if number > called and run.until_s <= now.now_s:
                         called = number
-                        missed += [run] if run.slot not in made else []
+                        missed += [(day, run)] if run.slot not in made else []
             self._called[key] = called
             self._tell_planned(link, key, missed, now)
 
@@ -143,8 +144,9 @@ class RollCall:
         runs = [run for run in self._runner.budget.runs_of_day(link, day) if run.job == job]
         return ((day * SLOTS_A_DAY + run.slot, run) for run in sorted(runs, key=lambda run: run.slot))
 
-    def _tell_planned(self, link: Link, key: Key, missed: list[Planned], now: Now) -> None:
-        def reason(run: Planned) -> Unmade:
+    def _tell_planned(self, link: Link, key: Key, missed: list[tuple[int, Planned]], now: Now) -> None:
+        def reason(one: tuple[int, Planned]) -> Unmade:
+            run = one[1]
             if run.at_s < now.began_s:
                 return Unmade.AGENT_OFF
             if run.at_s < now.right_since_s:
@@ -153,8 +155,12 @@ class RollCall:
             return self._reason(spent=day == self._runner.budget.day(link).toordinal())
 
         for why, group in groupby(missed, reason):
-            runs = list(group)
-            account = Account(*key, 0, self._called[key])
+            days, runs = zip(*group, strict=True)
+            gone = tuple(
+                Visit(date.fromordinal(day).isoformat(), run.slot, run.hour, run.upload)
+                for day, run in zip(days, runs, strict=True)
+            )
+            account = Account(*key, 0, self._called[key], gone)
             self._tell(account, len(runs), (runs[0].at_s, runs[-1].until_s), why, now)
 
     def _reason(self, *, spent: bool) -> Unmade:

@@ -1,18 +1,19 @@
 """Which throughput runs a link makes on a plan day. Pure: the same answer for the same books, also after a restart.
 
-A job asks for N runs a day. The plan day is cut into N slots, each slot into cells of about an hour. On each day a slot
-is run in one of its cells, mostly the one that was served least in this plan month, so that every hour has its turn;
-now and then another one, so that an hour at which the probe never has power does not hold up the rest. Within the cell
-the instant is drawn evenly by probe and date, so that probes spread.
+A job asks for N runs a day, and the plan day is cut into N slots. On each day a slot is run in one of its hours: that
+which the link's jobs, all together, served least in this plan month, so that every hour has its turn even where few
+runs a month can be paid for. Within the hour the instant is drawn evenly by probe and date, so that probes spread. A
+run that was planned and not made counts half, so that an hour at which the probe never has power is tried again and
+does not hold up the rest.
 
 Links that share test servers may each have a place among them (`Share`). Time is then cut into turns, the same for all;
 a turn belongs to every n-th place, so that no more links than the servers have room for ever have the same one. A run
-begins at a turn of its own link, whatever slot and cell it was given. As n turns are no part of an hour, a link's turns
-wander through all minutes of the hour.
+begins at a turn of its own link, in the hour served least of those that have one. As n turns are no part of an hour, a
+link's turns wander through all minutes of the hour.
 
 The day may spend what is left of the month for each of its remaining days. When that is short, uploads go first, then
-runs of the shortest job, then of longer ones; of a job that is thinned the slots go whose runs were most often made,
-so that no hour is lost for good.
+runs of the shortest job, then of longer ones; of a job that is thinned the slots go whose hours were served best, so
+that no hour is lost for good.
 """
 
 from __future__ import annotations
@@ -20,26 +21,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.plan import Claim, day_begins, limit_bytes, plan_month
+from agent.plan import Claim, day_begins, limit_bytes, plan_month, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from datetime import date, datetime
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import date, tzinfo
 
     from agent.plan import Spent
     from agent.settings import Plan, Share
 
-_CELL_S: Final = 3600.0
-_STRAY: Final = 0.25
-"""How often a slot is run in another cell than the one served least."""
-_WITHOUT_FIGURES: Final = 0.5
-"""What a run that came to no figures counts as service: its hour is tried again sooner, and not for ever."""
+_HOUR_S: Final = 3600.0
+_NOT_MADE: Final = 0.5
+_WITHOUT_FIGURES: Final = 0.25
+"""What a run counts that was not made, or came to no figures: its hour is tried again sooner, and not for ever."""
 _TURNS_AN_HOUR: Final = 80
 """Of 45 s: guard, echoes, download, pause, upload, and what a slow link adds."""
-TURN_S: Final = _CELL_S / _TURNS_AN_HOUR
+TURN_S: Final = _HOUR_S / _TURNS_AN_HOUR
 _LATE_S: Final = 10.0
 """By how much a run may begin after its turn did; later it would run into the next one."""
 _SAMPLES: Final = 24
@@ -49,6 +49,8 @@ _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _DOWN_BYTES_PER_S: Final = 40e6 / 8 * 1.05
 _UP_BYTES_PER_S: Final = 15e6 / 8 * 1.05
 _DRAIN_S: Final = 0.4
+_USUAL_SPREAD: Final = 0.4
+"""Coefficient of variation from test to test on a cell (METHOD.md 2.4)."""
 
 
 class Wish(NamedTuple):
@@ -65,24 +67,28 @@ class Wish(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A planned run that was made. `run_bytes`: what it moved, None where it came to no full figures."""
+    """A planned run whose time has come: it was made, or not. `hour`: the local hour of the day that it was to serve.
+
+    `run_bytes`: what it moved, None where it came to no full figures.
+    """
 
     job: str
     day: date
     slot: int
-    cell: int
+    hour: int
     upload: bool
     run_bytes: int | None
+    made: bool = True
 
 
 class Planned(NamedTuple):
-    """A run to make: from `at_s` (Unix seconds) until its slot ends at `until_s`."""
+    """A run to make: from `at_s` (Unix seconds) until its slot ends at `until_s`; `hour` is the local one of `at_s`."""
 
     at_s: float
     until_s: float
     job: str
     slot: int
-    cell: int
+    hour: int
     upload: bool
     run_bytes: int
 
@@ -136,31 +142,40 @@ def plan_of_day(
     begins, ends = day_begins(plan, day), day_begins(plan, day + timedelta(days=1))
     days_left = (following - day).days
     allowance = _allowance(plan, spent, days_left)
+    may_move = allowance.left_bytes if allowance is not None else None
     costs = {wish: (cost(wish, visits, upload=False), cost(wish, visits, upload=wish.upload)) for wish in wishes}
     day_binds = allowance is not None and allowance.day_binds
     exact = days_left == 1 or day_binds
     counts = _shrunk(
         costs,
-        allowance.left_bytes if allowance is not None else None,
+        _careful(costs, may_move, visits) if may_move is not None and exact else may_move,
         lambda job, value: _rounded((*names, job), day, value, exact=exact),
     )
+    served = _Served(visit for visit in visits if first <= visit.day < day)
     runs: list[Planned] = []
     dropped: list[Dropped] = []
     for wish in wishes:
         count, uploads = counts[wish]
-        before = [visit for visit in visits if visit.job == wish.job and first <= visit.day < day]
         key = (*names, wish.job, day.isoformat())
-        slots = _Slots(wish.runs_per_day, begins.timestamp(), ends.timestamp())
-        for slot, cell, upload, drawn_s in _runs(key, slots, (count, uploads), before):
-            taken = {run.at_s for run in runs}
-            at_s, cell_then = _own_turn(share, slots, (slot, cell), drawn_s, taken) if share else (drawn_s, cell)
+        slots = _Slots(wish.runs_per_day, begins.timestamp(), ends.timestamp(), zone_of(plan))
+        taken = {run.at_s for run in runs}
+        instants = {slot: _instants((*key, slot), slots, slot, share, taken) for slot in range(wish.runs_per_day)}
+        for slot, (hour, at_s), upload in _runs(key, instants, (count, uploads), served):
             run_bytes = round(costs[wish][int(upload)])
-            runs.append(Planned(at_s, slots.ends_s(slot), wish.job, slot, cell_then, upload, run_bytes))
+            runs.append(Planned(at_s, slots.begins_s(slot + 1), wish.job, slot, hour, upload, run_bytes))
         lost = Dropped(wish.job, wish.runs_per_day - count, (count if wish.upload else 0) - uploads, wish.runs_per_day)
         if lost.runs or lost.uploads:
             dropped.append(lost)
-    left_bytes = int(allowance.left_bytes) if allowance is not None else None
-    return DayPlan(day, begins, ends, days_left, left_bytes, day_binds, tuple(sorted(runs)), tuple(dropped))
+    return DayPlan(
+        day,
+        begins,
+        ends,
+        days_left,
+        int(may_move) if may_move is not None else None,
+        day_binds,
+        tuple(sorted(runs)),
+        tuple(dropped),
+    )
 
 
 def period_s(share: Share) -> float:
@@ -223,6 +238,30 @@ def _allowance(plan: Plan, spent: Spent, days_left: int) -> _Allowance | None:
     return min(shares, default=None)
 
 
+def _careful(costs: Mapping[Wish, tuple[float, float]], allowance: float, visits: Sequence[Visit]) -> float:
+    """Return what a day that is held to its allowance should plan to move, so that its last run is seldom cut short.
+
+    That is less by half a standard deviation of the sum of the runs, but not less than one run where one fits.
+    """
+    whole = sum(wish.runs_per_day * both for wish, (_, both) in costs.items())
+    variance = sum(wish.runs_per_day * (_spread(wish, visits) * both) ** 2 for wish, (_, both) in costs.items())
+    margin = math.sqrt(variance * min(1.0, allowance / whole)) / 2
+    one = max(down for down, _ in costs.values())
+    return max(allowance - margin, min(allowance, one))
+
+
+def _spread(wish: Wish, visits: Sequence[Visit]) -> float:
+    """Return the coefficient of variation of what a job's last runs moved, those with upload and without apart."""
+    squares, number = 0.0, 0
+    for kind in (True, False):
+        moved = [visit.run_bytes or 0 for visit in visits if visit.job == wish.job and visit.upload is kind]
+        like = [run_bytes for run_bytes in moved[-_SAMPLES:] if run_bytes]
+        mean = sum(like) / max(1, len(like))
+        squares += sum((run_bytes / mean - 1) ** 2 for run_bytes in like)
+        number += max(0, len(like) - 1)
+    return math.sqrt(squares / number) if number else _USUAL_SPREAD
+
+
 def _shrunk(
     costs: Mapping[Wish, tuple[float, float]], allowance: float | None, rounded: Callable[[str, float], int]
 ) -> dict[Wish, tuple[int, int]]:
@@ -251,76 +290,90 @@ def _rounded(key: tuple[str, ...], day: date, value: float, *, exact: bool) -> i
 
 
 class _Slots(NamedTuple):
-    """A plan day cut into so many slots, and each of them into cells."""
+    """A plan day cut into so many slots."""
 
     number: int
     day_begins_s: float
     day_ends_s: float
+    zone: tzinfo
 
-    @property
-    def slot_s(self) -> float:
-        return (self.day_ends_s - self.day_begins_s) / self.number
+    def begins_s(self, slot: int) -> float:
+        return self.day_begins_s + slot * (self.day_ends_s - self.day_begins_s) / self.number
 
-    @property
-    def cells(self) -> int:
-        return max(1, round(self.slot_s / _CELL_S))
+    def hour(self, at_s: float) -> int:
+        return datetime.fromtimestamp(at_s, self.zone).hour
 
-    def begins_s(self, slot: int, cell: float = 0) -> float:
-        """Say when a cell of a slot begins; parts of a cell count."""
-        return self.day_begins_s + (slot + cell / self.cells) * self.slot_s
+    def hours(self, slot: int) -> Iterator[tuple[float, float]]:
+        """Cut a slot where the local clock strikes; yield begin and end of each piece."""
+        at_s, end_s = self.begins_s(slot), self.begins_s(slot + 1)
+        while at_s < end_s:
+            local = datetime.fromtimestamp(at_s, self.zone)
+            strikes_s = at_s + _HOUR_S - (local.minute * 60 + local.second + local.microsecond / 1e6)
+            yield at_s, min(strikes_s, end_s)
+            at_s = strikes_s
 
-    def ends_s(self, slot: int) -> float:
-        return self.begins_s(slot + 1)
+
+class _Served:
+    """How often hours, and each job's slots and hours, were served."""
+
+    def __init__(self, visits: Iterable[Visit]) -> None:
+        self.hours: defaultdict[int, float] = defaultdict(float)
+        self.job_hours: defaultdict[tuple[str, int], float] = defaultdict(float)
+        self.slots: defaultdict[tuple[str, int], float] = defaultdict(float)
+        self.uploads: defaultdict[tuple[str, int], int] = defaultdict(int)
+        for visit in visits:
+            weight = 1.0 if visit.run_bytes is not None else _WITHOUT_FIGURES if visit.made else _NOT_MADE
+            self.add(visit.job, visit.hour, weight)
+            self.slots[visit.job, visit.slot] += weight
+            self.uploads[visit.job, visit.slot] += visit.upload
+
+    def add(self, job: str, hour: int, weight: float) -> None:
+        """Count a run in an hour."""
+        self.hours[hour] += weight
+        self.job_hours[job, hour] += weight
+
+
+class _Instant(NamedTuple):
+    hour: int
+    at_s: float
+
+
+def _instants(
+    key: tuple[object, ...], slots: _Slots, slot: int, share: Share | None, taken: Iterable[float]
+) -> list[_Instant]:
+    """List when a slot may be run: one instant drawn in each of its hours, or with a `share` the link's own turns.
+
+    A slot without an own turn has the drawn ones: the lease has the last word.
+    """
+    own_s: list[float] = []
+    if share is not None:
+        at_s, end_s = _next_turn(share, slots.begins_s(slot)), slots.begins_s(slot + 1)
+        while at_s < end_s:
+            own_s += [at_s] if at_s not in taken else []
+            at_s += period_s(share)
+    drawn_s = own_s or [begin_s + _draw(*key, begin_s) * (end_s - begin_s) for begin_s, end_s in slots.hours(slot)]
+    return [_Instant(slots.hour(at_s), at_s) for at_s in drawn_s]
 
 
 def _runs(
-    key: tuple[str, ...], slots: _Slots, counts: tuple[int, int], before: Sequence[Visit]
-) -> Iterator[tuple[int, int, bool, float]]:
-    """Choose slots, cells and instants; yield slot, cell, upload, at_s. `key` names probe, link, job, day."""
-    served: defaultdict[int, float] = defaultdict(float)
-    places: defaultdict[tuple[int, int], float] = defaultdict(float)
-    uploads: defaultdict[int, float] = defaultdict(float)
-    for visit in before:
-        weight = 1.0 if visit.run_bytes is not None else _WITHOUT_FIGURES
-        served[visit.slot] += weight
-        places[visit.slot, visit.cell] += weight
-        uploads[visit.slot] += visit.upload
+    key: tuple[str, ...], instants: Mapping[int, Sequence[_Instant]], counts: tuple[int, int], served: _Served
+) -> Iterator[tuple[int, _Instant, bool]]:
+    """Choose slots and instants; yield slot, instant, upload. `key` names probe, link, job, day."""
+    job = key[-2]
 
-    def least(candidates: Iterable[int], times: Mapping[int, float], count: int) -> list[int]:
-        return sorted(candidates, key=lambda slot: (times.get(slot, 0), _draw(*key, "order", slot)))[:count]
+    def need(slot: int) -> tuple[float, float, float]:
+        least = min(served.hours[hour] for hour, _ in instants[slot])
+        return least, served.slots[job, slot], _draw(*key, "order", slot)
 
-    chosen = least(range(slots.number), served, counts[0])
-    with_upload = least(chosen, uploads, counts[1])
+    chosen = sorted(instants, key=need)[: counts[0]]
+    with_upload = sorted(chosen, key=lambda slot: (served.uploads[job, slot], _draw(*key, "order", slot)))[: counts[1]]
     for slot in chosen:
-        fewest = min(places[slot, cell] for cell in range(slots.cells))
-        lean = [cell for cell in range(slots.cells) if places[slot, cell] == fewest]
-        rest = [cell for cell in range(slots.cells) if places[slot, cell] > fewest]
-        candidates = rest if rest and _draw(*key, "stray", slot) < _STRAY else lean
-        cell = candidates[int(_draw(*key, "cell", slot) * len(candidates))]
-        yield slot, cell, slot in with_upload, slots.begins_s(slot, cell + _draw(*key, "instant", slot))
-
-
-def _own_turn(
-    share: Share, slots: _Slots, place: tuple[int, int], drawn_s: float, taken: Container[float]
-) -> tuple[float, int]:
-    """Find the link's own turn that is nearest to what was drawn, in its cell, else in its slot; also name the cell.
-
-    A slot without one keeps the drawn instant: the lease has the last word.
-    """
-    slot, cell = place
-    begins_s, every_s = slots.begins_s(slot), period_s(share)
-    first_s = _next_turn(share, begins_s)
-    own = (first_s + number * every_s for number in range(math.ceil((slots.ends_s(slot) - first_s) / every_s)))
-    turns = [turn_s for turn_s in own if turn_s not in taken]
-    if not turns:
-        return drawn_s, cell
-
-    def rank(turn_s: float) -> tuple[bool, float]:
-        within = slots.begins_s(slot, cell) <= turn_s < slots.begins_s(slot, cell + 1)
-        return not within, abs(turn_s - drawn_s)
-
-    best_s = min(turns, key=rank)
-    return best_s, min(int((best_s - begins_s) / (slots.slot_s / slots.cells)), slots.cells - 1)
+        found = min(
+            instants[slot],
+            key=lambda one: (served.hours[one.hour], served.job_hours[job, one.hour], _draw(*key, one.at_s)),
+        )
+        served.add(job, found.hour, 1.0)
+        yield slot, found, slot in with_upload
 
 
 def _draw(*key: object) -> float:

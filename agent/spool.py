@@ -168,10 +168,7 @@ class Spool:
                 size = self._take_over(db)
                 identity, size = self._take_in(db, Deferred(result, ends, began=began), size)
                 if ends is not None and ends.visit is not None:
-                    db.execute(
-                        "UPDATE visits SET bytes=? WHERE link=? AND day=? AND job=? AND slot=?",
-                        (run_bytes, ends.link, ends.visit.day, ends.job, ends.visit.slot),
-                    )
+                    ledger.moved(db, ends.link, ends.job, ends.visit, run_bytes)
                 if booking is not None:
                     ledger.book(db, booking)
             self._taken_over(size)
@@ -357,12 +354,7 @@ class Spool:
                 (run.job, run.link, run.slot, started_at.isoformat()),
             )
             if run.visit is not None:
-                day, slot, cell, upload = run.visit
-                db.execute(
-                    "INSERT OR REPLACE INTO visits VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                    (run.link, run.job, day, slot, cell, upload),
-                )
-                ledger.prune(db, "visits", run.link)
+                ledger.visit(db, run.link, run.job, run.visit, made=True)
             _enter(db, account)
             db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
 
@@ -411,7 +403,7 @@ class Spool:
             return ledger.meter(db, link)
 
     def visits(self, link: str) -> list[PastVisit]:
-        """List the planned runs of the last weeks, oldest first."""
+        """List the planned runs of the last weeks that were made or missed, oldest first."""
         with self._reading() as db:
             return ledger.visits(db, link)
 
@@ -621,7 +613,9 @@ def is_telemetry(result: Result) -> bool:
 
 def _enter(db: sqlite3.Connection, account: Account | None) -> None:
     if account is not None:
-        db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?)", account)
+        db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?)", account[:4])
+        for visit in account.missed:
+            ledger.visit(db, account.link, account.job, visit, made=False)
 
 
 def _rank(result: Result) -> int:

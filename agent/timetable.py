@@ -115,7 +115,7 @@ class Timetable:
         run = next_of_day(plan, [*made, *passed], now_s=now_s, since_s=self._since_s, share=link.share)
         if run is None:
             return None
-        visit = Visit(plan.day.isoformat(), run.slot, run.cell, run.upload)
+        visit = Visit(plan.day.isoformat(), run.slot, run.hour, run.upload)
         return Task(run.at_s, run.job, link.name, plan.day.toordinal() * SLOTS_A_DAY + run.slot, visit)
 
     def _tell(self, link: Link, plan: DayPlan | None) -> None:
