@@ -1,13 +1,16 @@
 """`probe-agent plan show`: what each SIM's plan leaves, which runs it buys, and what is left out today and why.
 
-Changes nothing, so it may run beside the agent.
+Reads a copy of the spool, so it may run beside the agent and changes nothing, damaged or not.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +24,7 @@ from agent.service import SPOOL_FILE
 from agent.settings import ThroughputJob
 from agent.spool import Spool
 from agent.timetable import left_out
+from base.durable import StorageError, explain
 from base.table import render
 
 if TYPE_CHECKING:
@@ -40,9 +44,9 @@ _MB: Final = 1e6
 def show(settings: Settings, clock: Clock, *, as_json: bool) -> int:
     """Print the plan of every link and the next runs; return 0. Raise base.durable.StorageError."""
     with tempfile.TemporaryDirectory() as nowhere:
-        kept = settings.data_dir / SPOOL_FILE
-        path = kept if kept.exists() else Path(nowhere) / SPOOL_FILE  # a probe that has not begun yet has spent nothing
-        spool = Spool(path, max_bytes=settings.spool.max_mb * 1_000_000)
+        copy = Path(nowhere) / SPOOL_FILE
+        _copy(settings.data_dir / SPOOL_FILE, copy)
+        spool = Spool(copy, max_bytes=settings.spool.max_mb * 1_000_000)
         try:
             facts = _facts(settings, spool, clock)
         finally:
@@ -64,6 +68,22 @@ def show(settings: Settings, clock: Clock, *, as_json: bool) -> int:
     return 0
 
 
+def _copy(kept: Path, copy: Path) -> None:
+    """Copy the spool's file as its last commit left it; a probe that has not begun yet has none, and spent nothing."""
+    try:
+        if not kept.exists():
+            return
+        with (
+            closing(sqlite3.connect(f"{kept.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, PermissionError) or "readonly" in str(error) or "unable to open" in str(error):
+            raise StorageError(f"{kept}: not for this user to read; run this as root or as the agent's user") from error
+        raise explain(kept, error) from error
+
+
 def _facts(settings: Settings, spool: Spool, clock: Clock) -> dict[str, Any]:
     budget = Budget(settings, spool, clock)
     links, runs = [], []
@@ -72,7 +92,11 @@ def _facts(settings: Settings, spool: Spool, clock: Clock) -> dict[str, Any]:
         day_plan = budget.day_plan(link)
         links.append(_link(link, budget, day_plan))
         if day_plan is not None:
-            runs += _planned(link, budget, day_plan, clock)
+            planned, unpaid = _planned(link, budget, day_plan, clock)
+            runs += planned
+            links[-1]["left_out"] += (
+                [f"{unpaid} more runs were planned for today, and are not paid for"] if unpaid else []
+            )
     runs += _periodic(settings, spool, clock)
     lengths = {
         job.name: job.options.duration_s
@@ -120,14 +144,15 @@ def _link(link: Link, budget: Budget, day_plan: DayPlan | None) -> dict[str, Any
     }
 
 
-def _planned(link: Link, budget: Budget, day_plan: DayPlan, clock: Clock) -> list[dict[str, Any]]:
-    now_s = clock.now().timestamp()
+def _planned(link: Link, budget: Budget, day_plan: DayPlan, clock: Clock) -> tuple[list[dict[str, Any]], int]:
+    """List the runs of the day that are to come and that what is left pays for; count the others."""
+    now_s, left = clock.now().timestamp(), budget.room(link, Claim.SCHEDULE)
     made = {(visit.job, visit.slot) for visit in budget.made(link, day_plan)}
-    return [
-        _run(link, run.job, run.at_s, upload=run.upload, run_bytes=run.run_bytes)
-        for run in day_plan.runs
-        if (run.job, run.slot) not in made and run.at_s >= now_s
-    ]
+    to_come = [run for run in day_plan.runs if (run.job, run.slot) not in made and run.at_s >= now_s]
+    costs = accumulate(run.run_bytes for run in to_come)
+    paid = [run for run, moved in zip(to_come, costs, strict=True) if left is None or moved <= left.left_bytes]
+    rows = [_run(link, run.job, run.at_s, upload=run.upload, run_bytes=run.run_bytes) for run in paid]
+    return rows, len(to_come) - len(paid)
 
 
 def _periodic(settings: Settings, spool: Spool, clock: Clock) -> list[dict[str, Any]]:

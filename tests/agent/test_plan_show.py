@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,45 @@ def test_a_quota_that_is_used_up_is_said(config: Path, capsys: pytest.CaptureFix
     spool.book(Booking("viettel", plan_day(Plan(), datetime.now(UTC)).isoformat(), 3_000_000_000))
     spool.close()
     assert shown(config, "--json") == 0
-    told = json.loads(capsys.readouterr().out)["links"][0]
-    assert told["left_for_tests_mb"] == 0
-    assert "no test is made: 3000 MB of 3000 MB of this month are spent" in told["left_out"][-1]
+    told = json.loads(capsys.readouterr().out)
+    assert told["links"][0]["left_for_tests_mb"] == 0
+    assert any(
+        "no test is made: 3000 MB of 3000 MB of this month are spent" in why for why in told["links"][0]["left_out"]
+    )
+    assert {run["link"] for run in told["runs"]} == {"vina"}, "no run is promised that nothing pays for"
+
+
+@pytest.mark.parametrize("spoiled", [slice(0, 100), slice(20_000, 30_000)])
+def test_looking_changes_nothing_of_a_spool_that_is_damaged(
+    config: Path, capsys: pytest.CaptureFixture[str], spoiled: slice
+) -> None:
+    spool = Spool(config.parent / "data" / "spool.db", max_bytes=10**9)
+    spool.book(*(Booking(f"link{number}", "2026-06-01", 1_000_000) for number in range(2000)))
+    spool.close()
+    data = bytearray((config.parent / "data" / "spool.db").read_bytes())
+    data[spoiled] = b"x" * (spoiled.stop - spoiled.start)
+    (config.parent / "data" / "spool.db").write_bytes(data)
+    assert shown(config) in {0, 1}
+    assert "Traceback" not in capsys.readouterr().err
+    assert [file.name for file in (config.parent / "data").iterdir() if not file.name.endswith(("-shm", "-wal"))] == [
+        "spool.db"
+    ]
+    assert (config.parent / "data" / "spool.db").read_bytes() == data
+
+
+@pytest.mark.root
+def test_another_user_is_told_whose_spool_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.parent.chmod(0o755)
+    Spool(config.parent / "data" / "spool.db", max_bytes=10**9).close()
+    (config.parent / "data").chmod(0o700)
+    assert shown(config) == 0  # whatever is imported late is loaded now: the other user cannot read everything
+    capsys.readouterr()
+    for folder in (config.parent, *config.parent.parents[:2]):
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        assert shown(config) == 1
+    finally:
+        os.seteuid(0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("spool.db: not for this user to read; run this as root or as the agent's user")
