@@ -111,7 +111,7 @@ def test_another_user_is_told_whose_spool_it_is(config: Path, capsys: pytest.Cap
     (config.parent / "data").chmod(0o700)
     assert shown(config) == 0  # whatever is imported late is loaded now: the other user cannot read everything
     capsys.readouterr()
-    for folder in (config.parent, *config.parent.parents[:2]):
+    for folder in (one for one in config.parents if "pytest" in str(one)):
         folder.chmod(0o755)
     os.seteuid(65534)
     try:
