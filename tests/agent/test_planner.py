@@ -183,7 +183,7 @@ def test_a_month_with_a_run_a_day_has_every_hour_at_which_the_probe_has_power(
         month.live(day)
     lit = [month.hours()[hour] for hour in range(24) if hour not in dark]
     assert min(lit) >= 1 or len(month.instants) < 30
-    assert max(lit) - min(lit) <= 3
+    assert max(lit) - min(lit) <= (4 if share is None else 8), "a link in its place has few turns in an hour"
     assert len(month.instants) >= 0.8 * len(lit) / 24 * min(runs, 30 * sum(wish.runs_per_day for wish in wishes))
 
 
