@@ -27,19 +27,23 @@ _CLOCK_MAY_STEP: Final = timedelta(seconds=30)
 _EXAMPLES: Final = """\
 examples:
   probe-lab torture                             every fault once, in about two minutes
-  probe-lab torture --rounds 200 --check        an evening; exit 1 if anything was lost or came twice
+  probe-lab torture --rounds 200 --check        an evening; exit 1 if anything was lost, late or came twice
   probe-lab torture --seed 7 --rounds 5 --json  the same faults at the same moments as every time with this seed
   probe-lab torture --fault 'old card put back' --rounds 3
 """
 
 
 class Tally(msgspec.Struct):
-    """One row of the table. What was on a card that was taken away or destroyed does not count as lost."""
+    """One row of the table. What was on a card that was taken away or destroyed does not count as lost.
+
+    `late`: everybody said that all was done, and it came to journal or InfluxDB only then.
+    """
 
     fault: str
     rounds: int = 0
     results: int = 0
     lost: int = 0
+    late: int = 0
     doubled: int = 0
     complaints: list[str] = msgspec.field(default_factory=list)
 
@@ -51,15 +55,18 @@ class Report(msgspec.Struct, kw_only=True):
     rounds: int = 0
     results: int = 0
     lost: int = 0
+    late: int = 0
     doubled: int = 0
     broken: int = 0
     elapsed_s: float = 0.0
     faults: list[Tally]
+    evidence: list[str] = msgspec.field(default_factory=list)
 
     @property
     def fine(self) -> bool:
-        """Whether every result that had to be there was there, once, and everybody said what had to be said."""
-        return not (self.lost or self.doubled or self.broken or any(tally.complaints for tally in self.faults))
+        """Whether every result that had to be there was there in time, once, and all said what had to be said."""
+        wrong = self.lost or self.late or self.doubled or self.broken
+        return not (wrong or any(tally.complaints for tally in self.faults))
 
 
 def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,7 +86,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--fault", choices=list(FAULTS), action="append", help="only this one; may be given again")
     parser.add_argument("--json", action="store_true", help="one object, for machines")
     parser.add_argument(
-        "--check", action="store_true", help="exit 1 if a result was lost or doubled, or a fault unseen"
+        "--check", action="store_true", help="exit 1 if a result was lost, late or doubled, or a fault unseen"
     )
     parser.set_defaults(run=run)
 
@@ -112,21 +119,32 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
             tally.rounds += 1
             tally.results += verdict.made
             tally.lost += len(verdict.lost)
+            tally.late += len(verdict.late)
             tally.doubled += len(verdict.doubled)
             tally.complaints += complaints
             counted |= verdict.lost | verdict.doubled
             report.rounds += 1
             broken = verdict.broken - report.broken
             report.broken = verdict.broken
-            counts = {"lost": len(verdict.lost), "doubled": len(verdict.doubled), "acknowledged in vain": broken}
+            report.evidence += verdict.evidence
+            counts = {
+                "lost": len(verdict.lost),
+                "late": len(verdict.late),
+                "doubled": len(verdict.doubled),
+                "acknowledged in vain": broken,
+            }
             trouble = "; ".join([*(f"{count} {what}" for what, count in counts.items() if count), *complaints])
             _say(f"{report.rounds:4}/{rounds} {name}: {verdict.made} results{', ' if trouble else ''}{trouble}")
             if trouble:
-                _say("\n".join([*verdict.places, stand.last_words()]))
+                _say("\n".join([*verdict.evidence, stand.last_words()]))
         _say("looking at everything once more")
         last = judge.look(stand, first, {}, excused, counted)
+        for said in last.evidence:
+            _say(said)
     report.results, report.broken = last.made, last.broken
+    report.evidence += last.evidence
     report.lost = sum(tally.lost for tally in tallies.values()) + len(last.lost)
+    report.late = sum(tally.late for tally in tallies.values()) + len(last.late)
     report.doubled = sum(tally.doubled for tally in tallies.values()) + len(last.doubled)
     report.elapsed_s = round(time.monotonic() - began_s, 1)
     return report
@@ -134,7 +152,7 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
 
 def _round(stand: Stand, name: str, excused: set[int], counted: set[int]) -> tuple[list[str], judge.Verdict]:
     """Let a fault strike under load, wait until all is quiet, and look."""
-    case = Case(stand)
+    case = Case(stand, excused)
     since = datetime.now(UTC) - _CLOCK_MAY_STEP
     first_tokens = {writer.name: judge.next_token(writer) for writer in (*stand.writers, *stand.gone)}
     stand.go_on()
@@ -156,9 +174,10 @@ def _order(chance: random.Random, names: list[str], rounds: int) -> list[str]:
 
 
 def _table(report: Report) -> str:
-    head = ["fault", "rounds", "results", "lost", "doubled", "complaints"]
+    head = ["fault", "rounds", "results", "lost", "late", "doubled", "complaints"]
     rows: list[list[object]] = [
-        [one.fault, one.rounds, one.results, one.lost, one.doubled, len(one.complaints)] for one in report.faults
+        [one.fault, one.rounds, one.results, one.lost, one.late, one.doubled, len(one.complaints)]
+        for one in report.faults
     ]
     rows.append(
         [
@@ -166,6 +185,7 @@ def _table(report: Report) -> str:
             report.rounds,
             report.results,
             report.lost,
+            report.late,
             report.doubled,
             sum(len(f.complaints) for f in report.faults),
         ]

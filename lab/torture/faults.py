@@ -36,11 +36,12 @@ _LATE_S: Final = 1.0
 
 
 class Case:
-    """One round: the stand, and which results the fault may cost."""
+    """One round: the stand, which results earlier faults have cost, and which this one may cost."""
 
-    def __init__(self, stand: Stand) -> None:
+    def __init__(self, stand: Stand, excused_before: set[int]) -> None:
         self.stand = stand
         self.chance = stand.chance
+        self.excused_before = frozenset(excused_before)
         self.excused: set[int] = set()
 
     def wait(self, shortest_s: float = 0.1, longest_s: float = 0.8) -> None:
@@ -182,7 +183,7 @@ def spool_damaged(case: Case) -> Question:
     writer.program.kill()
     held = judge.journal(stand.journal_file)
     told_before = held.damage_told[writer.probe_id]
-    at_risk = {token for token in judge.truth(writer).made if held.tokens[token] == 0}
+    at_risk = {token for token in judge.truth(writer).made if held.tokens[token] == 0} - case.excused_before
     last = judge.last_commits(writer)  # which may be taken for ones that the power cut off
     for file in writer.data.glob(f"{writer.spool_file.name}*"):
         if file.name in {filler.SPOOL_FILE, f"{filler.SPOOL_FILE}-wal"}:

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 SPOOL_FILE: Final = "spool.db"
 PAUSED_FILE: Final = "paused"
+"""While it is there, nothing is made; it holds a word, another one each time."""
+RESTING_FILE: Final = "resting"
+"""Holds the word of the pause since which nothing has been in hand: all that was made is in the spool, and numbered."""
 DEFER_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 _FLUSH_S: Final = 1.0
@@ -124,7 +127,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201  # a command's body
         return 1
     spool.truth = Truth(Path(orders.truth), orders.first_token)
-    _fill(orders, spool, stop, config.with_name(PAUSED_FILE))
+    _fill(orders, spool, stop, config.parent)
     try:
         spool.close()
     except StorageError as error:
@@ -133,7 +136,7 @@ def main() -> int:
     return 0
 
 
-def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, paused: Path) -> None:
+def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, folder: Path) -> None:
     vars(publishing).update(_HURRY)
     began = datetime.now(UTC)
 
@@ -153,17 +156,30 @@ def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, paused: 
     broker = BrokerSettings(host="127.0.0.1", port=orders.broker_port, tls=None, keepalive_s=5)
     publisher = Publisher(broker, orders.probe_id, spool, status)
     publisher.start()
+    said = ""
     while not stop.is_set():
-        if (left_s := spool.flush_in_s()) is not None and (left_s <= 0 or paused.exists()):
+        word = _pause_word(folder)
+        if (left_s := spool.flush_in_s()) is not None and (left_s <= 0 or word):
             _flush(spool)
             publisher.wake()
-        if paused.exists():
+        if word:
+            if said != word and spool.flush_in_s() is None:
+                (folder / RESTING_FILE).write_text(word)
+                said = word
             stop.wait(_PAUSE_S)
             continue
         _make(orders, spool, stop)
         publisher.wake()
         stop.wait(random.expovariate(orders.per_s))
     publisher.stop(flush_s=_FLUSH_S)
+
+
+def _pause_word(folder: Path) -> str:
+    """Read the word of the pause; "" where there is none."""
+    try:
+        return (folder / PAUSED_FILE).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _flush(spool: Spool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from collector import points
+from lab.torture import evidence
 from lab.torture.stand import DATABASE
 
 if TYPE_CHECKING:
@@ -36,20 +37,23 @@ class Held(NamedTuple):
     """What the journal holds: each token so often, which numbers (probe_id, spool_id, seq), and reports of damage."""
 
     tokens: Counter[int]
-    places: dict[int, list[tuple[str, int]]]
     numbers: set[tuple[str, str, int]]
     damage_told: Counter[str]
 
 
 class Verdict(msgspec.Struct):
-    """What one look found. `lost` and `doubled` are tokens; `broken` counts numbers acknowledged and not journalled."""
+    """What was found. `lost`, `late` and `doubled` are tokens; `broken` counts numbers acknowledged and not journalled.
+
+    `late`: not there when all was settled, but soon afterwards. Somebody said "done" who was not.
+    """
 
     made: int = 0
     journalled: int = 0
     lost: set[int] = msgspec.field(default_factory=set)
+    late: set[int] = msgspec.field(default_factory=set)
     doubled: set[int] = msgspec.field(default_factory=set)
     broken: int = 0
-    places: list[str] = msgspec.field(default_factory=list)
+    evidence: list[str] = msgspec.field(default_factory=list)
 
 
 class _Peek(msgspec.Struct):
@@ -58,8 +62,9 @@ class _Peek(msgspec.Struct):
     elapsed_s: float = 0.0
 
 
-_LOOK_AGAIN_S: Final = 2.0
-"""A query may meet InfluxDB while it moves points from its cache to a file; what is missing is looked for twice."""
+_LATE_WITHIN_S: Final = 10.0
+"""What is missing is looked for again and again for so long: it is late, or lost."""
+_LOOK_AGAIN_S: Final = 0.2
 _peek = msgspec.json.Decoder(_Peek)
 
 
@@ -99,14 +104,12 @@ def next_token(writer: Writer) -> int:
 
 def journal(path: Path) -> Held:
     """Read all of the journal."""
-    held = Held(Counter(), {}, set(), Counter())
+    held = Held(Counter(), set(), Counter())
     query = "SELECT probe_id, spool_id, seq, kind, payload FROM results NATURAL JOIN spools"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
         for probe_id, spool_id, seq, kind, payload in db.execute(query):
             held.numbers.add((probe_id, spool_id, seq))
-            token = int(_peek.decode(payload).elapsed_s)
-            held.tokens[token] += 1
-            held.places.setdefault(token, []).append((spool_id, seq))
+            held.tokens[int(_peek.decode(payload).elapsed_s)] += 1
             if kind == "damaged":
                 held.damage_told[probe_id] += 1
     return held
@@ -123,14 +126,28 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
     """Compare the stations once all is settled; of InfluxDB only what was made since, with the tokens from then on.
 
     `excused` tokens may be missing: they were on a card that is gone, or were destroyed. `counted` ones were told of.
+    What is missing at first sight is looked for again, and is in `late` if it comes.
     """
+    began_s = time.monotonic()
+    verdict = _look(stand, since, first_tokens, excused, counted)
+    said = evidence.of(stand, verdict.lost | verdict.doubled)
+    missing = verdict.lost
+    while verdict.lost and time.monotonic() - began_s < _LATE_WITHIN_S:
+        time.sleep(_LOOK_AGAIN_S)
+        verdict = _look(stand, since, first_tokens, excused, counted)
+    if missing:
+        verdict.late = missing - verdict.lost
+        waited_s = time.monotonic() - began_s
+        said.append(f"{waited_s:.1f} s later {len(verdict.late)} have come: {sorted(verdict.late)}")
+        said += evidence.of(stand, verdict.lost)
+    verdict.evidence = said
+    return verdict
+
+
+def _look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int], counted: set[int]) -> Verdict:
     verdict = Verdict()
     held = journal(stand.journal_file)
     seen = influx(stand, since)
-    known_fresh = {t for w in stand.writers for t in truth(w).made if t >= first_tokens.get(w.name, 0)} - excused
-    if any(seen[token] == 0 for token in known_fresh):
-        time.sleep(_LOOK_AGAIN_S)
-        seen = influx(stand, since)
     for writer in (*stand.writers, *stand.gone):
         known = truth(writer)
         fresh = {token for token in known.made if token >= first_tokens.get(writer.name, 0)}
@@ -141,9 +158,4 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
         verdict.lost |= missing - excused - counted
         verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1} - counted
         verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
-    deferred = {token for writer in (*stand.writers, *stand.gone) for token in truth(writer).deferred}
-    verdict.places = [
-        f"{token}{' (deferred)' if token in deferred else ''}: journal {held.places.get(token)}, InfluxDB {seen[token]}"
-        for token in sorted(verdict.lost | verdict.doubled)
-    ]
     return verdict

@@ -58,16 +58,28 @@ class Writer:
         config = self.folder / "orders.json"
         config.write_bytes(msgspec.json.encode(orders))
         self.program = Program(name, "lab.torture.filler", config, prefix=_with(self.disk.environment))
+        self._pauses = 0
 
     @property
     def spool_file(self) -> Path:
         """The spool."""
         return self.data / filler.SPOOL_FILE
 
-    def pause(self, *, paused: bool = True) -> None:
+    def pause(self) -> None:
         """Make nothing new; what is spooled still travels."""
-        file = self.folder / filler.PAUSED_FILE
-        file.touch() if paused else file.unlink(missing_ok=True)
+        self._pauses += 1
+        (self.folder / filler.PAUSED_FILE).write_text(str(self._pauses))
+
+    def go_on(self) -> None:
+        """Make results again."""
+        (self.folder / filler.PAUSED_FILE).unlink(missing_ok=True)
+
+    def rests(self) -> bool:
+        """Whether it has said, since the last `pause`, that nothing is being made and nothing is deferred."""
+        try:
+            return (self.folder / filler.RESTING_FILE).read_text() == str(self._pauses)
+        except FileNotFoundError:
+            return False
 
     def forget(self) -> None:
         """Lose what was in memory: a power cut."""
@@ -186,21 +198,20 @@ class Stand:
         for writer in self.writers:
             writer.pause()
         deadline_s = time.monotonic() + SETTLES_WITHIN_S
-        quiet = 0
-        while quiet < 2:  # noqa: PLR2004  # one that was being made is seen the second time
+        while True:
             self.tend()
             self.rest()
             busy = self._busy()
-            quiet = 0 if busy else quiet + 1
-            if busy and time.monotonic() > deadline_s:
+            if not busy:
+                return []
+            if time.monotonic() > deadline_s:
                 return [f"{one} after {SETTLES_WITHIN_S:.0f} s" for one in busy]
             time.sleep(_POLL_S)
-        return []
 
     def go_on(self) -> None:
         """Let the probes make results again."""
         for writer in self.writers:
-            writer.pause(paused=False)
+            writer.go_on()
 
     def copy_card(self, writer: Writer, to: Path) -> None:
         """Copy a dead probe's card."""
@@ -225,7 +236,9 @@ class Stand:
             raise ProgramError(f"{'; '.join(late)}\n{self.last_words()}")
 
     def _busy(self) -> list[str]:
-        busy = [f"{w.name}: {'?' if left is None else left} wait" for w in self.writers if (left := w.backlog()) != 0]
+        """Name who is not done. Asked in the order in which results travel: what has left one is at the next."""
+        busy = [f"{writer.name}: makes or defers results" for writer in self.writers if not writer.rests()]
+        busy += [f"{w.name}: {'?' if left is None else left} wait" for w in self.writers if (left := w.backlog()) != 0]
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.journal_file}?mode=ro", uri=True, timeout=1)) as db:
                 (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM results").fetchone()

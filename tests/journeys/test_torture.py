@@ -33,7 +33,7 @@ def test_a_round_of_the_worst_loses_nothing_and_doubles_nothing() -> None:
     status, report, said = torture("--seed", "2026", "--rounds", str(len(FOR_EVERY_CHECK)), *faults)
     assert status == 0, said
     assert report.results > 100
-    assert (report.lost, report.doubled, report.broken) == (0, 0, 0)
+    assert (report.lost, report.late, report.doubled, report.broken) == (0, 0, 0, 0), report.evidence
     assert [tally.rounds for tally in report.faults] == [1] * len(FOR_EVERY_CHECK)
     assert "seed 2026" in said
 
