@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _MAX_REASON_CHARS: Final = 300
 _MAX_RETRY_AFTER_S: Final = 600.0
 _MAX_TOKEN_BYTES: Final = 4096
+_WRITTEN: Final = 204
+_ANSWERED: Final = 200
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -115,10 +117,10 @@ class InfluxDB1:
             headers["Content-Encoding"] = "gzip"
         url = f"{self._url}/write?{urlencode({'db': self._database, 'precision': 'ns'})}"
         try:
-            self._post(url, body, headers)
+            self._post(url, body, headers, taken=_WRITTEN)
         except _NoDatabase:
             self._create_database()
-            self._post(url, body, headers)
+            self._post(url, body, headers, taken=_WRITTEN)
 
     def close(self) -> None:
         """Close the connection."""
@@ -128,14 +130,14 @@ class InfluxDB1:
         name = self._database.replace("\\", "\\\\").replace('"', '\\"')
         form = urlencode({"q": f'CREATE DATABASE "{name}"'}).encode()
         headers = {**self._pool.headers, "Content-Type": "application/x-www-form-urlencoded"}
-        self._post(f"{self._url}/query", form, headers)
+        self._post(f"{self._url}/query", form, headers, taken=_ANSWERED)
 
-    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, taken: int) -> None:
         try:
             answer = self._pool.request("POST", url, body=body, headers=headers)
         except HTTPError as error:
             raise _unreachable(self._url, error) from error
-        _judge(self.name, answer.status, answer.data, answer.headers)
+        _judge(self.name, answer.status, answer.data, answer.headers, taken=taken)
 
 
 class InfluxDB2:
@@ -169,10 +171,11 @@ class InfluxDB2:
         try:
             self._write_api.write(bucket=self._bucket, org=self._org, record="\n".join(lines))  # precision: ns
         except self._refusal as error:
-            body = error.body if isinstance(error.body, bytes) else str(error.body or "").encode()
-            _judge(self.name, error.status or 0, body, error.headers or {})
+            _judge(self.name, error.status or 0, _bytes(error.body), error.headers or {})
         except HTTPError as error:
             raise _unreachable(self._url, error) from error
+        answer = self._client.api_client.last_response  # the library calls any 2xx a success
+        _judge(self.name, answer.status, _bytes(answer.data), answer.getheaders())
 
     def close(self) -> None:
         """Close the connections."""
@@ -199,24 +202,32 @@ class _NoDatabase(Misconfigured):
     """InfluxDB 1.x does not know the database yet."""
 
 
-def _judge(name: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    """Sort an answer by what to do next.
+def _judge(name: str, status: int, body: bytes, headers: Mapping[str, str], *, taken: int = _WRITTEN) -> None:
+    """Sort an answer by what to do next; `taken` is the one that says that all is done.
 
-    Statuses: InfluxDB 1.x "InfluxDB API reference", /write; InfluxDB v2 API, POST /api/v2/write.
+    Statuses: InfluxDB 1.x "InfluxDB API reference", /write; InfluxDB v2 API, POST /api/v2/write. Only 204 says that all
+    is written: 201 is "some of it" (InfluxDB Cloud Dedicated, "Troubleshoot issues writing data"), and 200 is said by
+    somebody who is no database.
     """
-    if 200 <= status < 300:  # noqa: PLR2004  # "successful", RFC 9110 section 15.3
+    if status == taken:
         return
     reason = _reason(body)
     match status:
+        case 201 if reason is not None:
+            raise Rejected(f"{status}: {reason}")
         case 400 | 413 | 422 if reason is not None or status == 413:  # noqa: PLR2004
             raise Rejected(f"{status}: {reason or 'too large'}")
         case 404 if reason is not None and "database not found" in reason:
             raise _NoDatabase(f"{name}: no such database, and it could not be made; create it")
         case 401 | 403:
             raise Misconfigured(f"{name}: refused ({status}: {reason}); check its user or token, and what it may write")
-        case 400 | 404 | 405 | 422 | 301 | 302 | 307 | 308:
+        case 200 | 201 | 202 | 203 | 400 | 404 | 405 | 422 | 301 | 302 | 307 | 308:
             raise Misconfigured(f"{name}: answered {status} ({reason}); check url, database, org and bucket")
     raise Busy(f"{name}: answered {status} ({reason})", _retry_after_s(headers))
+
+
+def _bytes(body: bytes | str | None) -> bytes:
+    return body if isinstance(body, bytes) else (body or "").encode()
 
 
 def _reason(body: bytes) -> str | None:
