@@ -166,7 +166,6 @@ class Writer:
     def _backlog(self, cursor: int, ahead: Ahead) -> list[Row]:
         """Write a batch of what was leapt over; after the last one cursor and news meet."""
         rows = self._journal.read(cursor, BATCH_RESULTS, until=ahead.first)
-        ahead = self._ahead or ahead  # the news have moved on
         done = len(rows) < BATCH_RESULTS
         self._write(rows, cursor=ahead.last if done else rows[-1].id)
         if done:
