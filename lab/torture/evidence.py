@@ -42,7 +42,7 @@ def key(line: str) -> Key:
 
 
 def of(stand: Stand, tokens: Iterable[int]) -> list[str]:
-    """Take down what is known of each token, and what InfluxDB said last; lines for people, in their order."""
+    """Take down what is known of each token (minus a row of the journal, for what has none), and InfluxDB's log."""
     wanted = sorted(tokens)
     said = [line for token in wanted[:_AT_MOST] for line in _of_one(stand, token)]
     if wanted[_AT_MOST:]:
@@ -66,9 +66,9 @@ def _of_one(stand: Stand, token: int) -> list[str]:
 
 
 def _in_the_journal(stand: Stand, db: sqlite3.Connection, token: int) -> list[str]:
+    where = "id = -?" if token < 0 else "json_extract(CAST(payload AS TEXT), '$.elapsed_s') = ?"
     rows = db.execute(
-        "SELECT id, spool, seq, started_us, received_us, payload FROM results"
-        " WHERE json_extract(CAST(payload AS TEXT), '$.elapsed_s') = ?",
+        f"SELECT id, spool, seq, started_us, received_us, payload FROM results WHERE {where}",  # noqa: S608  # ours
         (token,),
     ).fetchall()
     marks = [f"{id_} of {sink}, moved at {_clock(us)}" for sink, id_, us in db.execute("SELECT * FROM cursors")]

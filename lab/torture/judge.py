@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from lab.torture.stand import Stand, Writer
 
+Number = tuple[str, str, int]
+"""A result's identity: probe_id, spool_id, seq."""
+
 
 class Truth(NamedTuple):
     """One writer's: the tokens begun, those that the spool took, when it deferred which, and the numbers acknowledged.
@@ -34,11 +37,21 @@ class Truth(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the journal holds: each token so often, which numbers (probe_id, spool_id, seq), and reports of damage."""
+    """What the journal holds: each token so often, each number's token and begin in µs, and reports of damage.
+
+    What a spool says of itself has no token; minus its row's id stands for it.
+    """
 
     tokens: Counter[int]
-    numbers: set[tuple[str, str, int]]
+    numbers: dict[Number, tuple[int, int]]
     damage_told: Counter[str]
+
+
+class Seen(NamedTuple):
+    """What InfluxDB holds: each token so often, and which numbers."""
+
+    tokens: Counter[int]
+    numbers: set[Number]
 
 
 class Verdict(msgspec.Struct):
@@ -104,28 +117,33 @@ def next_token(writer: Writer) -> int:
 
 def journal(path: Path) -> Held:
     """Read all of the journal."""
-    held = Held(Counter(), set(), Counter())
-    query = "SELECT probe_id, spool_id, seq, kind, payload FROM results NATURAL JOIN spools"
+    held = Held(Counter(), {}, Counter())
+    query = "SELECT id, probe_id, spool_id, seq, kind, started_us, payload FROM results NATURAL JOIN spools"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
-        for probe_id, spool_id, seq, kind, payload in db.execute(query):
-            held.numbers.add((probe_id, spool_id, seq))
-            held.tokens[int(_peek.decode(payload).elapsed_s)] += 1
+        for id_, probe_id, spool_id, seq, kind, started_us, payload in db.execute(query):
+            token = int(_peek.decode(payload).elapsed_s) or -id_
+            held.numbers[probe_id, spool_id, seq] = token, started_us
+            held.tokens[token] += 1
             if kind == "damaged":
                 held.damage_told[probe_id] += 1
     return held
 
 
-def influx(stand: Stand, since: datetime) -> Counter[int]:
-    """Count each token's points whose time is not before `since`."""
-    time_ns = points.microseconds(since) * 1000
-    rows = stand.influx.query(f"SELECT elapsed_s, seq FROM /.*/ WHERE time >= {time_ns}", DATABASE)  # noqa: S608  # a number
-    return Counter(int(row["elapsed_s"]) for row in rows if row["elapsed_s"] is not None)
+def influx(stand: Stand, since_us: int) -> Seen:
+    """Read which results have points whose time is not before `since_us`."""
+    query = f"SELECT elapsed_s, seq, spool_id, probe FROM /.*/ WHERE time >= {since_us * 1000}"  # noqa: S608  # a number
+    rows = [row for row in stand.influx.query(query, DATABASE) if row["seq"] is not None]
+    return Seen(
+        Counter(token for row in rows if (token := int(row["elapsed_s"] or 0))),
+        {(row["probe"], row["spool_id"], row["seq"]) for row in rows},
+    )
 
 
 def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int], counted: set[int]) -> Verdict:
-    """Compare the stations once all is settled; of InfluxDB only what was made since, with the tokens from then on.
+    """Compare the stations once all is settled; of InfluxDB only what began since. Count what has tokens from then on.
 
-    `excused` tokens may be missing: they were on a card that is gone, or were destroyed. `counted` ones were told of.
+    `excused` tokens may be missing in the journal: they were on a card that is gone, or were destroyed; what is in the
+    journal must be in InfluxDB. `counted` ones were told of.
     What is missing at first sight is looked for again, and is in `late` if it comes.
     """
     began_s = time.monotonic()
@@ -146,16 +164,19 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
 
 def _look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int], counted: set[int]) -> Verdict:
     verdict = Verdict()
+    since_us = points.microseconds(since)
     held = journal(stand.journal_file)
-    seen = influx(stand, since)
+    seen = influx(stand, since_us)
+    verdict.lost = {
+        token for number, (token, us) in held.numbers.items() if us >= since_us and number not in seen.numbers
+    } - counted
     for writer in (*stand.writers, *stand.gone):
         known = truth(writer)
         fresh = {token for token in known.made if token >= first_tokens.get(writer.name, 0)}
         verdict.made += len(fresh)
         verdict.journalled += sum(held.tokens[token] > 0 for token in fresh)
-        missing = {token for token in known.made if held.tokens[token] == 0}
-        missing |= {token for token in fresh if seen[token] == 0}
-        verdict.lost |= missing - excused - counted
-        verdict.doubled |= {token for token in known.begun if held.tokens[token] > 1 or seen[token] > 1} - counted
+        verdict.lost |= {token for token in known.made if held.tokens[token] == 0} - excused - counted
+        twice = {token for token in known.begun if held.tokens[token] > 1 or seen.tokens[token] > 1}
+        verdict.doubled |= twice - counted
         verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
     return verdict
