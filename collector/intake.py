@@ -17,7 +17,7 @@ from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoev
 from collector.points import microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
-from wire.delivery import CONFLICT, Ack, Gone, Refusal
+from wire.delivery import Gone, Refusal
 from wire.results import Result, ResultId
 from wire.status import ResponderStatus, Status
 
@@ -145,29 +145,6 @@ class Intake(msgspec.Struct):
         self.parked.append(Parked(Stage.INTAKE, arrival.topic, cause, detail, payload, size))
 
 
-def acks(intake: Intake, conflicts: list[Entry]) -> list[tuple[str, Ack]]:
-    """Say per probe and spool what is on disk and what never will be; `conflicts` are the journal's refusals."""
-    refused = {key: list(refusals) for key, refusals in intake.refused.items()}
-    for entry in conflicts:
-        refusal = Refusal(
-            seq=entry.seq,
-            reason=f"{CONFLICT}: another result holds this number",
-            check=codec.check(entry.payload),
-        )
-        refused.setdefault((entry.probe_id, entry.spool_id), []).append(refusal)
-    clashing = set(conflicts)
-    stored: dict[tuple[str, str], dict[int, bytes]] = {}
-    for entry in intake.results:
-        if entry not in clashing:
-            stored.setdefault((entry.probe_id, entry.spool_id), {})[entry.seq] = entry.payload
-    return [(key[0], _ack(key[1], stored.get(key, {}), tuple(refused.get(key, ())))) for key in {**stored, **refused}]
-
-
-def _ack(spool_id: str, stored: dict[int, bytes], refused: tuple[Refusal, ...]) -> Ack:
-    checks = "".join([codec.check(stored[seq]) for seq in sorted(stored)])
-    return Ack(spool_id=spool_id, stored=_ranges(set(stored)), checks=checks, refused=refused)
-
-
 @lru_cache(maxsize=4096)
 def _address(topic: str) -> topics.Address | None:
     """Read the topic of a probe; None if it is none."""
@@ -178,30 +155,3 @@ def _address(topic: str) -> topics.Address | None:
 def _entry(result: Result, payload: bytes) -> Entry:
     kind = str(result.outcome.__struct_config__.tag)
     return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload)
-
-
-def joined(one: Ack, other: Ack) -> Ack:
-    """Say in one what two say of the same spool."""
-    checks = _checks(one) | _checks(other)
-    return Ack(
-        spool_id=one.spool_id,
-        stored=_ranges(set(checks)),
-        checks="".join([checks[seq] for seq in sorted(checks)]),
-        refused=one.refused + other.refused,
-    )
-
-
-def _checks(ack: Ack) -> dict[int, str]:
-    numbers = [seq for first, last in ack.stored for seq in range(first, last + 1)]
-    return {seq: codec.check_at(ack.checks, place) for place, seq in enumerate(numbers)}
-
-
-def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:
-    """Fold numbers into closed ranges, ascending."""
-    ranges: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1] = (ranges[-1][0], number)
-        else:
-            ranges.append((number, number))
-    return tuple(ranges)

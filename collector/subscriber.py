@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from base.durable import StorageError
 from collector import mqtt
+from collector.acks import Acks
 from collector.connection import Connection
-from collector.intake import Intake, acks, joined
+from collector.intake import Intake
 from collector.journal import KEPT_BYTES_PER_ROW, Batch
 from wire import codec, topics
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collector.journal import Entry, Journal, ProbeStatus
     from collector.limits import Limits
     from collector.mqtt import Arrival
-    from wire.delivery import Ack
     from wire.status import ResponderStatus
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Subscriber:
         self._on_responder = on_responder
         self._queue = Queue()
         self._stopping = threading.Event()
-        self._unsaid: dict[tuple[str, str], Ack] = {}
+        self._unsaid = Acks()
         self._said_at_s = 0.0
         self._mids = itertools.count()
         self._quarantined = 0
@@ -226,7 +226,7 @@ class Subscriber:
             return
         for chunk in chunks:
             self._connection.send(mqtt.pubacks([one.mid for one in chunk.arrivals if one.qos]), chunk.connection)
-        self._note(acks(intake, conflicts))
+        self._unsaid.note(intake, conflicts)
         if self._queue.empty or time.monotonic() - self._said_at_s > ACK_EVERY_S:
             self._say()
         if intake.parked or conflicts:
@@ -239,22 +239,15 @@ class Subscriber:
         for responder in intake.responders:
             self._on_responder(responder, received_us)
 
-    def _note(self, new: Sequence[tuple[str, Ack]]) -> None:
-        """Remember what is to be said to whom."""
-        for probe_id, ack in new:
-            key = probe_id, ack.spool_id
-            before = self._unsaid.get(key)
-            self._unsaid[key] = ack if before is None else joined(before, ack)
-
     def _say(self) -> None:
         """Tell the probes what has been stored; without a connection, later."""
         connection = self._connection.current
         if connection is None:
             return
-        packets = []
-        for (probe_id, _), ack in self._unsaid.items():
-            packets.append(mqtt.publish(topics.topic(probe_id, topics.ACK), codec.encode(ack), self._next_mid()))
-        self._unsaid.clear()
+        packets = [
+            mqtt.publish(topics.topic(probe_id, topics.ACK), codec.encode(ack), self._next_mid())
+            for probe_id, ack in self._unsaid.take()
+        ]
         self._said_at_s = time.monotonic()
         self._connection.send(b"".join(packets), connection)
 

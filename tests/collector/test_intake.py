@@ -7,8 +7,9 @@ from collector_helpers import failed, message, radio, result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake, acks, joined
-from collector.journal import Cause
+from collector.acks import Acks
+from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake
+from collector.journal import Cause, Entry
 from wire import codec
 from wire.delivery import Ack, Refusal
 from wire.results import Result
@@ -22,6 +23,12 @@ def take(*payloads: bytes, topic: str = TOPIC) -> Intake:
     for payload in payloads:
         intake.take(Arrival(topic, payload, len(payload)))
     return intake
+
+
+def acks(intake: Intake, conflicts: list[Entry]) -> list[tuple[str, Ack]]:
+    said = Acks()
+    said.note(intake, conflicts)
+    return said.take()
 
 
 def causes(intake: Intake) -> list[Cause]:
@@ -171,9 +178,10 @@ def test_a_responders_status_is_taken_from_its_own_branch_only() -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 30))
-def test_two_acks_of_a_spool_joined_say_what_one_would_have_said(numbers: list[int], cut: int) -> None:
+def test_what_was_noted_in_parts_is_said_as_if_it_had_come_at_once(numbers: list[int], cut: int) -> None:
     payloads = [codec.encode(result(number)) for number in numbers]
-    whole = dict(acks(take(*payloads), []))
-    parts = [dict(acks(take(*some), [])) for some in (payloads[:cut], payloads[cut:]) if some]
-    if len(parts) == 2:
-        assert joined(parts[0]["p1"], parts[1]["p1"]) == whole["p1"]
+    said = Acks()
+    for some in (payloads[:cut], payloads[cut:]):
+        said.note(take(*some), [])
+    assert said.take() == acks(take(*payloads), [])
+    assert said.take() == [], "once"
