@@ -147,25 +147,39 @@ class Asker:
     def _read(self, connection: sqlite3.Connection) -> None:
         if self._cursor < 0:
             self._read_all(connection)
-        query = (
-            "SELECT id, spool, seq, received_us, CASE kind WHEN 'dropped' THEN payload END FROM results"
-            " WHERE id > ? ORDER BY id LIMIT ?"
-        )
-        while not self._stopping.is_set():
-            rows = connection.execute(query, (self._cursor, _READ_AT_ONCE)).fetchall()
-            for row_id, spool, seq, received_us, report in rows:
-                self._cursor = row_id
-                coverage = self._spools.get(spool) or self._meet(connection, spool)
-                coverage.add(seq, received_us)
-                if report is not None and (outcome := gaps.dropped(report)) is not None:
-                    whose = (coverage.known.probe, outcome.spool_id or coverage.known.spool_id)
-                    if (other := self._names.get(whose)) is not None:
-                        self._spools[other].known.dropped.append(outcome)
-            if len(rows) < _READ_AT_ONCE:
-                break
+        newest = connection.execute("SELECT COALESCE(MAX(id), 0) FROM results").fetchone()[0]
+        while self._cursor < newest and not self._stopping.is_set():
+            last = min(self._cursor + _READ_AT_ONCE, newest)
+            self._read_some(connection, last)
+            self._cursor = last
         for spool, coverage in self._spools.items():
             if coverage.known.holes:
                 coverage.known.gone = gaps.gone(connection, spool)
+
+    def _read_some(self, connection: sqlite3.Connection, last: int) -> None:
+        """Read up to this id: spool by spool where the numbers simply went on, else one by one as they came."""
+        here = "results WHERE id > ? AND id <= ?"
+        bounds = (self._cursor, last)
+        query = f"SELECT spool, MIN(seq), MAX(seq), COUNT(*), COUNT(NULLIF(kind, 'dropped')) FROM {here} GROUP BY spool"  # noqa: S608  # a constant
+        others = []
+        for spool, first, highest, count, plain in connection.execute(query, bounds).fetchall():
+            coverage = self._spools.get(spool) or self._meet(connection, spool)
+            if first == coverage.highest + 1 and highest - first + 1 == count == plain:
+                coverage.highest = highest
+            else:
+                others.append(spool)
+        query = (
+            "SELECT spool, seq, received_us, CASE kind WHEN 'dropped' THEN payload END"  # noqa: S608  # constants
+            f" FROM {here} AND spool IN (SELECT value FROM json_each(?)) ORDER BY id"
+        )
+        rows = connection.execute(query, (*bounds, msgspec.json.encode(others).decode())) if others else ()
+        for spool, seq, received_us, report in rows:
+            coverage = self._spools[spool]
+            coverage.add(seq, received_us)
+            if report is not None and (outcome := gaps.dropped(report)) is not None:
+                whose = (coverage.known.probe, outcome.spool_id or coverage.known.spool_id)
+                if (other := self._names.get(whose)) is not None:
+                    self._spools[other].known.dropped.append(outcome)
 
     def _read_all(self, connection: sqlite3.Connection) -> None:
         """Read where every spool stands, from the index alone, whatever the journal's size."""

@@ -6,6 +6,7 @@ Exit status: 0 fine, 1 did not work, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import logging
 import signal
@@ -87,6 +88,8 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config)
+    gc.freeze()
+    gc.set_threshold(10_000)  # results come and go by the thousand, without cycles
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -99,6 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
             client_id=config.client_id,
             subscriptions=_subscriptions(config),
             limits=Limits(Rate(config.limits.results_per_minute / 60, config.limits.kilobytes_per_minute * 1000 / 60)),
+            handover=writer.handover if writer else None,
             on_stored=writer.wake if writer else lambda: None,
             on_status=_on_status(_journal(config, fsync=False), writer),
             on_responder=_responder_points(writer) if writer else lambda *_: None,
@@ -211,7 +215,7 @@ def _replay(arguments: argparse.Namespace) -> int:
             ):
                 for bad in write_rows(sink, rows):
                     refused += 1
-                    print(f"\rresult {bad.row.id}: {bad.reason}", file=sys.stderr)
+                    print(f"\rresult {bad.id}: {bad.reason}", file=sys.stderr)
                 written += len(rows)
                 after = rows[-1].id
                 print(f"\r{written} of {total} results", end="", file=sys.stderr, flush=True)

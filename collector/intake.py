@@ -5,6 +5,7 @@ Pure. Any topic and any bytes may come in; nothing raises for what it reads, and
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import lru_cache
 from typing import Final
@@ -14,7 +15,7 @@ import msgspec
 from collector.journal import Cause, Entry, Parked, ProbeGone, ProbeStatus, Stage
 from collector.limits import Limits
 from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoever has one finds it here
-from collector.points import microseconds
+from collector.points import line, microseconds
 from wire import codec, topics
 from wire.codec import Undecodable
 from wire.delivery import Gone, Refusal
@@ -32,11 +33,13 @@ class Intake(msgspec.Struct):
     """What the messages of one batch turned out to be; `refused` is by (probe_id, spool_id).
 
     With `limits`, what a probe brings beyond them at `now_s` is left out; `held_back` counts those messages by probe.
+    With `lined`, each result gets the line it makes, if it makes one.
     """
 
     limits: Limits | None = None
     now_s: float = 0.0
     held_back: dict[str, int] = {}
+    lined: bool = False
 
     results: list[Entry] = []
     statuses: list[ProbeStatus] = []
@@ -91,7 +94,7 @@ class Intake(msgspec.Struct):
                 detail = "seq must be from 1 to 2^63 - 1 and spool_id 1 to 64 visible ASCII characters"
                 self._refuse(arrival, probe_id, Cause.BAD_IDENTITY, detail, item)
             else:
-                self.results.append(_entry(result, item))
+                self.results.append(_entry(result, item, lined=self.lined))
 
     def _take_status(self, arrival: Arrival, probe_id: str) -> None:
         if not arrival.payload:
@@ -152,6 +155,10 @@ def _address(topic: str) -> topics.Address | None:
     return address if address is not None and _PROBE_ID.fullmatch(address.probe_id) else None
 
 
-def _entry(result: Result, payload: bytes) -> Entry:
+def _entry(result: Result, payload: bytes, *, lined: bool) -> Entry:
     kind = str(result.outcome.__struct_config__.tag)
-    return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload)
+    text = ""
+    if lined:
+        with contextlib.suppress(ValueError, OverflowError):
+            text = line(result)
+    return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload, text)

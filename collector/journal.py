@@ -96,7 +96,10 @@ class Cause(StrEnum):
 
 
 class Entry(NamedTuple):
-    """A result ready for the journal: its identity, what it is found by, and its bytes as they came."""
+    """A result ready for the journal: its identity, what it is found by, and its bytes as they came.
+
+    `line`: the point it makes, where somebody asked for that; not stored.
+    """
 
     probe_id: str
     spool_id: str
@@ -104,6 +107,7 @@ class Entry(NamedTuple):
     kind: str
     started_us: int
     payload: bytes
+    line: str = ""
 
 
 class Parked(NamedTuple):
@@ -162,6 +166,8 @@ class Journal:
         self._fsync = fsync
         self._spools: dict[tuple[str, str], int] = {}
         self._open: sqlite3.Connection | None = None
+        self.new_ids = range(0)
+        """The ids of the results of the last `append`, one after the other; none if it found some of them there."""
         _ = self.connection
 
     @property
@@ -226,7 +232,7 @@ class Journal:
         """Return stored results with ids up to `until`, in the order they came in; raise StorageError."""
         query = "SELECT id, payload FROM results WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
         with self._reading() as connection:
-            return [Row(*row) for row in connection.execute(query, (after, until, limit))]
+            return list(map(Row._make, connection.execute(query, (after, until, limit))))
 
     def waiting(self, after: int) -> tuple[int, int]:
         """Return when the first result after this id came in, in µs since 1970, and the id of the last; 0, 0: none."""
@@ -291,12 +297,15 @@ class Journal:
             (self._spool(connection, entry), entry.seq, entry.kind, entry.started_us, batch.received_us, entry.payload)
             for entry in batch.results
         ]
+        self.new_ids = range(0)
         before = connection.total_changes
         whole = len(rows) - len(rows) % _ROWS_AT_ONCE
         for place in range(0, whole, _ROWS_AT_ONCE):
             connection.execute(_INSERT_MANY, [*itertools.chain.from_iterable(rows[place : place + _ROWS_AT_ONCE])])
         connection.executemany(_INSERT, rows[whole:])
         if connection.total_changes - before == len(rows):
+            last: int = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+            self.new_ids = range(last - len(rows) + 1, last + 1)
             return []
         conflicts = []
         for entry, (spool, seq, *_) in zip(batch.results, rows, strict=True):

@@ -24,6 +24,7 @@ from base.durable import StorageError
 from collector import mqtt
 from collector.acks import Acks
 from collector.connection import Connection
+from collector.handover import Handover
 from collector.intake import Intake
 from collector.journal import KEPT_BYTES_PER_ROW, Batch
 from wire import codec, topics
@@ -132,17 +133,19 @@ class Subscriber:
         client_id: str,
         subscriptions: Sequence[str] = tuple(map(topics.every_probe, LEAVES)),
         limits: Limits | None = None,
+        handover: Handover | None = None,
         on_stored: Callable[[], None],
         on_status: Callable[[ProbeStatus, int], None],
         on_responder: Callable[[ResponderStatus, int], None] = lambda *_: None,
     ) -> None:
         """Prepare; raise CredentialsError. Takes over `journal`, a connection of its own.
 
-        `on_stored` is called after each transaction, `on_status` and `on_responder` for each status with its arrival in
-        µs since 1970.
+        What is stored is put into `handover` too. `on_stored` is called after each transaction, `on_status` and
+        `on_responder` for each status with its arrival in µs since 1970.
         """
         self._journal = journal
         self._limits = limits
+        self._handover = handover if handover is not None else Handover(0)
         self._on_stored = on_stored
         self._on_status = on_status
         self._on_responder = on_responder
@@ -209,7 +212,7 @@ class Subscriber:
     def _handle(self, chunks: Sequence[Chunk]) -> None:
         """Store, confirm, tell; or, when stopped while the disk refuses, leave everything to the broker."""
         received_us = time.time_ns() // 1000
-        intake = Intake(limits=self._limits, now_s=time.monotonic())
+        intake = Intake(limits=self._limits, now_s=time.monotonic(), lined=self._handover.wanted)
         for chunk in chunks:
             for arrival in chunk.arrivals:
                 intake.take(arrival)
@@ -224,6 +227,8 @@ class Subscriber:
         )
         if conflicts is None:
             return
+        # First of all: the writer may be looking already.
+        self._handover.put(self._journal.new_ids, [entry.line for entry in intake.results])
         for chunk in chunks:
             self._connection.send(mqtt.pubacks([one.mid for one in chunk.arrivals if one.qos]), chunk.connection)
         self._unsaid.note(intake, conflicts)

@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from base.durable import StorageError
 from collector import points
+from collector.handover import Handover
 from collector.influx import Busy, Rejected, SinkError
-from collector.journal import Cause, Parked, Row, Stage
+from collector.journal import MAX_ID, Cause, Parked, Stage
 from wire import codec
 from wire.codec import Undecodable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from collector.influx import Sink
-    from collector.journal import Journal
+    from collector.journal import Journal, Row
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +45,14 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
 _SAY_AGAIN_AFTER_S: Final = 600.0
 _MAX_STATUS_LINES: Final = 2000
-_BUILD_AHEAD_FROM: Final = 1000
-"""From so many results in a request on, more are likely to be waiting behind it."""
 LATE_S: Final = 10.0
 """A result that has waited so long belongs to an outage: what comes in now goes first."""
 
 
 class Refused(NamedTuple):
-    """A result that the database will not take, or that makes no point, and why."""
+    """A result, by its id, that the database will not take, or that makes no point, and why."""
 
-    row: Row
+    id: int
     reason: str
 
 
@@ -64,17 +63,27 @@ class Ahead(NamedTuple):
     last: int
 
 
+class Portion(NamedTuple):
+    """Results in the order of the journal: how many, the last one's id, the lines by id, and those that make none."""
+
+    size: int
+    last: int
+    lines: Sequence[tuple[int, str]]
+    refused: Sequence[Refused]
+
+
 class Writer:
     """A thread that keeps the sink level with the journal until it is stopped."""
 
     def __init__(self, journal: Journal, sink: Sink) -> None:
-        """Take over `journal`, a connection of its own, and `sink`."""
+        """Take over `journal`, a connection of its own, and `sink`. What is put into `handover` is not read again."""
+        self.handover = Handover()
         self._journal = journal
         self._sink = sink
         self._stopping = threading.Event()
         self._fresh = threading.Event()
         self._ahead: Ahead | None = None
-        self._built: dict[int, str] = {}
+        self._next: tuple[int, int, Portion] | None = None
         self._poster = ThreadPoolExecutor(1, "database")
         self._status_lines: deque[str] = deque(maxlen=_MAX_STATUS_LINES)
         self._trouble = ""
@@ -139,14 +148,13 @@ class Writer:
         cursor = self._journal.cursor(self._sink.name)
         self._leap_if_late(cursor)
         if self._ahead is None:
-            rows = self._journal.read(cursor, BATCH_RESULTS)
-            self._write(rows, cursor=rows[-1].id if rows else cursor)
+            size = self._level(cursor)
         else:
-            rows = self._news(cursor, self._ahead) or self._backlog(cursor, self._ahead)
-        if self._trouble and (rows or statuses):
+            size = self._news(cursor, self._ahead) or self._backlog(cursor, self._ahead)
+        if self._trouble and (size or statuses):
             log.info("%s: writing again", self._sink.name)
             self._trouble = ""
-        return self._ahead is not None or len(rows) == BATCH_RESULTS
+        return self._ahead is not None or size == BATCH_RESULTS
 
     def _leap_if_late(self, cursor: int) -> None:
         """Go on at the journal's end if what is next has waited too long; what was ahead is then written again."""
@@ -155,44 +163,65 @@ class Writer:
             log.info("%s: %d results behind; the newest go first", self._sink.name, last_id - cursor)
             self._ahead = Ahead(last_id, last_id)
 
-    def _news(self, cursor: int, ahead: Ahead) -> list[Row]:
-        """Write what came in since the last look; after a whole batch look again at once."""
-        rows = self._journal.read(ahead.last, BATCH_RESULTS)
-        if rows:
-            self._write(rows, cursor=cursor)
-            self._ahead = ahead._replace(last=rows[-1].id)
-        return rows if len(rows) == BATCH_RESULTS else []
+    def _level(self, cursor: int) -> int:
+        """Write what follows; return how many."""
+        portion = self._handed(cursor)
+        if portion is not None:
+            self._write(portion, cursor=portion.last)
+            return portion.size
+        until = self.handover.first - 1  # what begins there need not be read
+        portion = self._read(cursor, until)
+        if not portion.size:  # ids may have gaps
+            portion = self._handed(until) or portion
+        self._write(portion, cursor=portion.last, then_until=until if portion.size == BATCH_RESULTS else None)
+        return portion.size
 
-    def _backlog(self, cursor: int, ahead: Ahead) -> list[Row]:
+    def _news(self, cursor: int, ahead: Ahead) -> int:
+        """Write what came in since the last look; after a whole batch look again at once."""
+        portion = self._handed(ahead.last) or self._read(ahead.last, MAX_ID)
+        if portion.size:
+            self._write(portion, cursor=cursor)
+            self._ahead = ahead._replace(last=portion.last)
+        return portion.size if portion.size == BATCH_RESULTS else 0
+
+    def _backlog(self, cursor: int, ahead: Ahead) -> int:
         """Write a batch of what was leapt over; after the last one cursor and news meet."""
-        rows = self._journal.read(cursor, BATCH_RESULTS, until=ahead.first)
-        done = len(rows) < BATCH_RESULTS
-        self._write(rows, cursor=ahead.last if done else rows[-1].id)
+        portion = self._read(cursor, ahead.first)
+        done = portion.size < BATCH_RESULTS
+        self._write(portion, cursor=ahead.last if done else portion.last, then_until=None if done else ahead.first)
         if done:
             log.info("%s: level with the journal again", self._sink.name)
             self._ahead = None
-        return rows
+        return portion.size
 
-    def _build_ahead(self, rows: Sequence[Row]) -> None:
-        """While the database works on these rows, build the lines of those that follow."""
-        self._built = {}
-        if len(rows) < _BUILD_AHEAD_FROM:
-            return
-        for row, line in lines_of(self._journal.read(rows[-1].id, BATCH_RESULTS), {})[0]:
-            self._built[row.id] = line
+    def _handed(self, after: int) -> Portion | None:
+        """Take what follows from the journal's thread, if that has it."""
+        lines = self.handover.after(after, BATCH_RESULTS)
+        return Portion(len(lines), after + len(lines), [*enumerate(lines, after + 1)], []) if lines else None
 
-    def _write(self, rows: Sequence[Row], *, cursor: int) -> None:
-        """Write, park what is refused, and move the cursor."""
-        if not rows and self._ahead is None:
+    def _read(self, after: int, until: int) -> Portion:
+        """Read what follows from the journal; it may have been done while the database worked."""
+        if self._next is not None and self._next[:2] == (after, until):
+            portion, self._next = self._next[2], None
+            return portion
+        rows = self._journal.read(after, BATCH_RESULTS, until=until)
+        return Portion(len(rows), rows[-1].id if rows else after, *lines_of(rows))
+
+    def _write(self, portion: Portion, *, cursor: int, then_until: int | None = None) -> None:
+        """Write, park what is refused, and move the cursor. Meanwhile read on if there is more, up to `then_until`."""
+        if not portion.size and self._ahead is None:
             return
-        items, refused = lines_of(rows, self._built)
-        posting = self._poster.submit(write_sorted, self._sink, items)
-        self._build_ahead(rows)
-        refused += [Refused(row, reason) for row, reason in posting.result()]
-        parked = [_parked(self._sink.name, one) for one in refused]
-        self._journal.park(_now_us(), parked, sink=self._sink.name, cursor=cursor)
+        posting = self._poster.submit(write_sorted, self._sink, portion.lines)
+        if then_until is not None:
+            self._next = portion.last, then_until, self._read(portion.last, then_until)
+        refused = [*portion.refused, *(Refused(row_id, reason) for row_id, reason in posting.result())]
+        self._journal.park(_now_us(), [*map(self._parked, refused)], sink=self._sink.name, cursor=cursor)
         if refused:
             log.warning("%s: %d results parked, the first: %s", self._sink.name, len(refused), refused[0].reason)
+
+    def _parked(self, refused: Refused) -> Parked:
+        [row] = self._journal.read(refused.id - 1, 1)
+        return Parked(Stage.SINK, self._sink.name, Cause.REJECTED, refused.reason, row.payload, len(row.payload))
 
     def _pause_s(self, error: SinkError | StorageError, last_s: float) -> float:
         """Say what is wrong, once and then rarely; return how long to wait, longer each time, never in step."""
@@ -208,20 +237,20 @@ class Writer:
 
 def write_rows(sink: Sink, rows: Sequence[Row]) -> list[Refused]:
     """Write what can be written, return the rest with reasons; raise Misconfigured or Busy."""
-    items, refused = lines_of(rows, {})
-    return refused + [Refused(row, reason) for row, reason in write_sorted(sink, items)]
+    lines, refused = lines_of(rows)
+    return refused + [Refused(row_id, reason) for row_id, reason in write_sorted(sink, lines)]
 
 
-def lines_of(rows: Sequence[Row], built: Mapping[int, str]) -> tuple[list[tuple[Row, str]], list[Refused]]:
-    """Build the line of each row, unless `built` has it by the row's id; return those that make none with reasons."""
-    items: list[tuple[Row, str]] = []
+def lines_of(rows: Sequence[Row]) -> tuple[list[tuple[int, str]], list[Refused]]:
+    """Build the line of each row, with the row's id; return those that make none with reasons."""
+    lines: list[tuple[int, str]] = []
     refused: list[Refused] = []
     for row in rows:
         try:
-            items.append((row, built.get(row.id) or points.line(codec.decode_result(row.payload))))
+            lines.append((row.id, points.line(codec.decode_result(row.payload))))
         except (Undecodable, ValueError, OverflowError) as error:
-            refused.append(Refused(row, f"makes no point: {error}"))
-    return items, refused
+            refused.append(Refused(row.id, f"makes no point: {error}"))
+    return lines, refused
 
 
 def write_sorted(sink: Sink, items: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
@@ -239,11 +268,6 @@ def write_sorted(sink: Sink, items: Sequence[tuple[Item, str]]) -> list[tuple[It
         half = len(items) // 2
         return write_sorted(sink, items[:half]) + write_sorted(sink, items[half:])
     return []
-
-
-def _parked(sink: str, refused: Refused) -> Parked:
-    payload = refused.row.payload
-    return Parked(Stage.SINK, sink, Cause.REJECTED, refused.reason, payload, len(payload))
 
 
 def _now_us() -> int:

@@ -55,6 +55,17 @@ def test_the_same_result_again_is_ignored(journal: Journal) -> None:
     assert quarantined(journal) == []
 
 
+def test_the_ids_of_what_was_appended_are_known_where_all_of_it_was_new(journal: Journal) -> None:
+    for first, last in ((1, 3), (4, 253), (254, 254)):
+        some = [entry(seq) for seq in range(first, last + 1)]
+        journal.append(Batch(received_us=1, results=some, parked=[parked(b"x%d" % first)]))
+        assert [row.id for row in journal.read(first - 1, len(some))] == list(journal.new_ids)
+        assert [row.payload for row in journal.read(journal.new_ids[0] - 1, len(some))] == [one.payload for one in some]
+    for others in ([entry(254), entry(255)], []):
+        journal.append(Batch(received_us=1, results=others))
+        assert not journal.new_ids
+
+
 def test_a_number_is_free_again_in_another_spool_and_for_another_probe(journal: Journal) -> None:
     assert journal.append(Batch(received_us=1, results=[entry(1), entry(1, spool="s2"), entry(1, probe="p2")])) == []
     assert len(journal.read(0, 10)) == 3

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from collector.handover import Handover
+
 
 class Memory:
     """A sink that keeps lines and refuses as told; the behaviours are those of the real doors' tests."""
@@ -60,13 +62,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_LONGEST_PAUSE_S", 0.05)
 
 
-def store(journal: Journal, *numbers: int, received_us: int | None = None) -> list[str]:
-    """Append results; return their lines."""
-    intake = Intake()
+def store(
+    journal: Journal, *numbers: int, received_us: int | None = None, handover: Handover | None = None
+) -> list[str]:
+    """Append results, and hand them over as the journal's thread does; return their lines."""
+    intake = Intake(lined=handover is not None)
     for number in numbers:
         payload = codec.encode(result(number))
         intake.take(Arrival("probefleet/v1/p1/result", payload, len(payload)))
     journal.append(Batch(received_us=received_us or time.time_ns() // 1000, results=intake.results))
+    if handover is not None:
+        handover.put(journal.new_ids, [entry.line for entry in intake.results])
     return [points.line(result(number)) for number in numbers]
 
 
@@ -208,7 +214,6 @@ def test_lines_built_while_the_database_works_are_those_of_their_rows(
     journal: Journal, running: tuple[Writer, Memory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
-    monkeypatch.setattr(writer, "_BUILD_AHEAD_FROM", 5)
     built: list[int] = []
     line = points.line
     monkeypatch.setattr(points, "line", lambda one: (built.append(one.seq), line(one))[1])
@@ -219,3 +224,51 @@ def test_lines_built_while_the_database_works_are_those_of_their_rows(
     wait_until(lambda: journal.cursor("memory") == 95)
     assert running[1].lines == [one for one in lines if one != lines[33]]
     assert sorted(built) == list(range(1, 96)), "each built once"
+
+
+def test_what_is_handed_over_is_neither_read_nor_built_again(
+    journal: Journal, running: tuple[Writer, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
+    handover = running[0].handover
+    lines = store(journal, 1, 2)
+    lines += store(journal, *range(3, 40), handover=handover)
+    store(journal, 39, 40, handover=handover)  # 39 once more: their ids are not known
+    lines += [points.line(result(40)), *store(journal, 41, 42, handover=handover)]
+    store(journal, 42, 41, handover=handover)
+    journal.connection.execute("UPDATE sqlite_sequence SET seq = seq + 7 WHERE name = 'results'")  # ids may have gaps
+    lines += store(journal, 43, 44, handover=handover)
+    running[1].rejects = {lines[30]}
+    read: list[int] = []
+    lines_of = writer.lines_of
+    monkeypatch.setattr(writer, "lines_of", lambda rows: (read.extend(row.id for row in rows), lines_of(rows))[1])
+    running[0].start()
+    wait_until(lambda: journal.cursor("memory") == journal.waiting(0)[1])
+    assert running[1].lines == [line for line in lines if line != lines[30]], "each once, in order"
+    assert journal.connection.execute("SELECT payload FROM quarantine").fetchall() == [(codec.encode(result(31)),)]
+    assert sorted(read) == [row.id for row in journal.read(0, 100) if row.id < 3 or b'"seq":40,' in row.payload]
+
+
+def test_news_do_not_cost_the_lines_that_were_built_of_the_backlog(
+    journal: Journal, running: tuple[Writer, Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 10)
+    built: list[int] = []
+    line = points.line
+    old = store(journal, *range(1, 101), received_us=1)
+    news: list[str] = []
+    sink = running[1]
+    write = sink.write
+    with Journal(journal.path) as beside:
+
+        def while_it_writes(lines: Sequence[str]) -> None:
+            if lines[0] in old and len(sink.lines) < 100:
+                news.extend(store(beside, 1000 + len(news)))
+            write(lines)
+
+        sink.write = while_it_writes  # type: ignore[method-assign]
+        monkeypatch.setattr(points, "line", lambda one: (built.append(one.seq), line(one))[1])
+        running[0].start()
+        wait_until(lambda: news and journal.cursor("memory") == 100 + len(news))
+    assert len(news) > 5
+    assert sorted(number for number in built if number < 1000) == list(range(1, 101)), "each built once"
