@@ -1,20 +1,30 @@
 """What one message and one result cost here: measured on the real parts, a few thousand of each.
 
 The collector is loaded twice, with one result in a message and with many; the two runs tell the price of a message from
-that of a result. The journal's growth and what InfluxDB keeps are read from the disk afterwards.
+that of a result. The journal's growth is read from the disk afterwards. What InfluxDB keeps is what it has once nothing
+is left in its log: a whole week, the span of its files, of a few links, whose values are noisier than a modem's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from collector import points
+from collector.influx import open_sink
+from collector.settings import SinkSettings
+from collector.writer import BATCH_RESULTS
+from lab.collecting import content
 from lab.collecting.bench import sample
 from lab.collecting.contenders import DATABASE, Ours
 from lab.servers import Influxd, ServerError
 from lab.wire import bench as wire
+from wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +38,11 @@ _MANY: Final = 20
 _PROBES: Final = 200
 _WIRE_HOURS: Final = 2.0
 _SETTLES_WITHIN_S: Final = 60.0
-_SAME_FOR_S: Final = 3.0
+_SAME_FOR_S: Final = 4.0
+_LINKS: Final = 5
+_WEEK: Final = 7 * sum(content.PER_DAY.values())
+_MONDAY: Final = datetime(2026, 6, 29, tzinfo=UTC)
+"""InfluxDB 1.x cuts its files at Mondays, where points are kept for ever ("shard group duration")."""
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +61,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _ColdInfluxd(Influxd):
-    """InfluxDB that soon puts what it has into its final form."""
+    """InfluxDB that puts what it has into its final form a second after the last write, not after hours."""
 
     def configure(self) -> list[str]:
         arguments = super().configure()
@@ -64,9 +78,9 @@ def measure(settings: Settings, place: RunDir, results: int, say: Callable[[str]
     say(f"the collector, {results} results, {_MANY} in a message ...")
     folder = place.folder("many")
     many = sample(Ours(), folder, _PROBES, results, _MANY)
-    say("what the disk keeps ...")
     stored = _count(folder, results)
-    points_bytes, series = _settled(folder / "influxd")
+    say(f"what the database keeps of a week of {_LINKS} links ...")
+    point_bytes, series = _database(place.folder("week"))
     say(f"the wire, {_WIRE_HOURS:g} hours of a link ...")
     day = wire.measure(settings, _WIRE_HOURS)
     collector_message, collector_result = _told_apart(single, many, "contender")
@@ -79,7 +93,7 @@ def measure(settings: Settings, place: RunDir, results: int, say: Callable[[str]
         collector_rss_mb=max(single.rss_mb, many.rss_mb),
         results_per_s=many.results_per_s,
         journal_bytes_per_result=_bytes_of(folder, "journal.db*") / stored,
-        influxd_bytes_per_point=points_bytes / stored,
+        influxd_bytes_per_point=point_bytes,
         series_per_link=series,
         wire_bytes_per_link_day=day.bytes_a_link_day,
     )
@@ -100,23 +114,35 @@ def _count(folder: Path, results: int) -> int:
         return max(results, journal.count(since_us=-(2**62), until_us=2**62))
 
 
-def _settled(data_dir: Path) -> tuple[float, float]:
-    """Start the database on what it has, wait until its files have their final form; bytes, and series per link."""
-    with _ColdInfluxd(data_dir) as influxd:
-        deadline_s = time.monotonic() + _SETTLES_WITHIN_S
-        size, since_s = -1, time.monotonic()
-        while True:
-            now = _bytes_of(data_dir / "data", "**/*.tsm") + _bytes_of(data_dir / "wal", "**/*.wal")
-            if now != size:
-                size, since_s = now, time.monotonic()
-            elif time.monotonic() - since_s > _SAME_FOR_S:
-                break
-            if time.monotonic() > deadline_s:
-                raise ServerError(f"influxd still moves its files after {_SETTLES_WITHIN_S:.0f} s")
-            time.sleep(0.2)
+def _database(folder: Path) -> tuple[float, float]:
+    """Write a week, wait until the files have their final form; return bytes a point, and series a link."""
+    links = [
+        [points.line(codec.decode_result(one)) for one in content.results(probe, _WEEK, start=_MONDAY)]
+        for probe in range(_LINKS)
+    ]
+    lines = list(itertools.chain.from_iterable(zip(*links, strict=True)))  # as they come in: link by link in turn
+    with _ColdInfluxd(folder) as influxd:
+        sink = open_sink(SinkSettings(kind="influxdb1", url=influxd.url, database=DATABASE))
+        with contextlib.closing(sink):
+            for some in range(0, len(lines), BATCH_RESULTS):
+                sink.write(lines[some : some + BATCH_RESULTS])
+        size = _settled(folder)
         series = len(influxd.query("SHOW SERIES", DATABASE))
-        links = len(influxd.query('SHOW TAG VALUES FROM radio WITH KEY = "probe"', DATABASE))
-    return float(size), series / max(links, 1)
+    return size / len(lines), series / _LINKS
+
+
+def _settled(folder: Path) -> int:
+    """Return the size of the database's files once they stay the same; raise ServerError."""
+    deadline_s = time.monotonic() + _SETTLES_WITHIN_S
+    size, since_s = -1, time.monotonic()
+    while size < 0 or time.monotonic() - since_s < _SAME_FOR_S:
+        now = _bytes_of(folder / "data", "**/*.tsm") + _bytes_of(folder / "wal", "**/*.wal")
+        if now != size:
+            size, since_s = now, time.monotonic()
+        if time.monotonic() > deadline_s:
+            raise ServerError(f"influxd still moves its files after {_SETTLES_WITHIN_S:.0f} s")
+        time.sleep(0.2)
+    return size
 
 
 def _bytes_of(folder: Path, pattern: str) -> int:

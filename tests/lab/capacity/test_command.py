@@ -16,13 +16,15 @@ def test_prices_are_measured_and_multiplied(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(costs, "_WIRE_HOURS", 0.2)
+    monkeypatch.setattr(costs, "_WEEK", 1000)
     with pytest.raises(SystemExit) as ended:
         cli.main(["capacity", "--probes", "300", "--results", "2000", "--played", "2", "--json"])
 
     assert ended.value.code == 0
     report = json.loads(capsys.readouterr().out)
     assert all(price >= 0 for price in report["costs"].values())
-    assert report["costs"]["series_per_link"] >= 1
+    assert report["costs"]["series_per_link"] == 3
+    assert 50 < report["costs"]["influxd_bytes_per_point"] < 390, "a line has 390: what was in the log is in files"
     assert report["costs"]["journal_bytes_per_result"] > 200
     (fleet,) = report["fleets"]
     assert fleet["probes"] == 300
