@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RECEIVE_BYTES: Final = 256 * 1024
+_RECEIVE_BYTES: Final = 64 * 1024
 _CONNECT_S: Final = 30.0
 _FILTERS_AT_ONCE: Final = 500
 _LEAVE_S: Final = 5.0
