@@ -132,25 +132,31 @@ class Mark(RuleBasedStateMachine):
 
     def _commit_meanwhile(self) -> None:
         if self.meanwhile:
-            self._commit("site", self.meanwhile, late=False)
+            self._commit("site", self.meanwhile, late=False, handed=True)
             self.meanwhile = 0
 
-    def _commit(self, site: str, count: int, *, late: bool) -> None:
-        entries = []
+    def _commit(self, site: str, count: int, *, late: bool, handed: bool) -> None:
+        entries, lines = [], []
         for _ in range(count):
             self.count += 1
             seq = 10_000 - self.count if site == "backwards" else 20_000 + self.count
             one = result(seq, site=site, spool=f"s{self.count % 2}")
             payload = NO_RESULT if site == "no-result" else codec.encode(one)
+            lines.append("" if site == "no-result" else points.line(one))
             entries.append(Entry("p1", one.spool_id, seq, "throughput", points.microseconds(one.started_at), payload))
         received_us = 1 if late else time.time_ns() // 1000
         self.beside.append(Batch(received_us=received_us, results=entries))
+        if handed:
+            self.writer.handover.put(self.beside.new_ids, lines)
 
     @rule(
-        site=st.sampled_from(["site", "backwards", BAD_SITE, "no-result"]), count=st.integers(1, 12), late=st.booleans()
+        site=st.sampled_from(["site", "backwards", BAD_SITE, "no-result"]),
+        count=st.integers(1, 12),
+        late=st.booleans(),
+        handed=st.booleans(),
     )
-    def results_come_in(self, site: str, count: int, late: bool) -> None:  # noqa: FBT001  # drawn
-        self._commit(site, count, late=late)
+    def results_come_in(self, site: str, count: int, late: bool, handed: bool) -> None:  # noqa: FBT001  # drawn
+        self._commit(site, count, late=late, handed=handed)
 
     @rule(
         answers=st.lists(st.sampled_from([*Answer, *[Answer.TAKES_IT] * len(Answer)]), max_size=3),
@@ -224,5 +230,4 @@ class Mark(RuleBasedStateMachine):
 
 def test_the_mark_never_passes_a_row_that_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "BATCH_RESULTS", 4)
-    monkeypatch.setattr(writer, "_BUILD_AHEAD_FROM", 2)
     run_state_machine_as_test(Mark, settings=settings(max_examples=80, stateful_step_count=30, deadline=None))
