@@ -20,6 +20,7 @@ from base.durable import StorageError
 from collector import gaps, points, spans
 from collector.gaps import SpoolGaps  # msgspec reads it
 from collector.spans import Span  # the same
+from collector.stats import says_online
 from wire import codec
 from wire.delivery import MAX_RESEND_RANGES, MAX_RESEND_RESULTS, Resend
 
@@ -245,4 +246,4 @@ class Asker:
 
 def _online(connection: sqlite3.Connection) -> set[str]:
     rows = connection.execute("SELECT probe_id, status FROM probes")
-    return {probe for probe, status in rows if msgspec.json.decode(status, type=dict[str, object]).get("online")}
+    return {probe for probe, status in rows if says_online(status)}

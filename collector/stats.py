@@ -22,6 +22,10 @@ MAX_RANGES: Final = 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class _Online(msgspec.Struct):
+    online: bool = False
+
+
 class ProbeStats(msgspec.Struct):
     """One probe. `missing` counts numbers, `holes` are the first closed ranges of them as (spool_id, first, last)."""
 
@@ -144,8 +148,13 @@ def _probes(connection: sqlite3.Connection) -> dict[str, ProbeStats]:
     for probe_id, received_us, status in connection.execute("SELECT probe_id, received_us, status FROM probes"):
         probe = probes.setdefault(probe_id, ProbeStats())
         probe.status_received = _moment(received_us)
-        probe.online = bool(msgspec.json.decode(status, type=dict[str, object]).get("online"))
+        probe.online = says_online(status)
     return probes
+
+
+def says_online(status: bytes) -> bool:
+    """Whether a kept status says that its probe is there; reads no more of it than intake has proved readable."""
+    return msgspec.json.decode(status, type=_Online).online
 
 
 def _quarantine(connection: sqlite3.Connection) -> list[QuarantineStats]:
