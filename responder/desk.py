@@ -1,9 +1,9 @@
 """Where probes ask for leases: the responder's door to MQTT.
 
 Hears `lease/request` of every probe, answers on `lease/grant` of the same. A message that is no request, or speaks for
-another probe than its topic's, is counted and ignored; so is, in silence, one that names another responder. The session
-is clean: a request from before is worth nothing. The responder's own status is retained, with a last will. Responders
-of one group talk on the group's `lending`.
+another probe than its topic's, is counted and ignored, and so is what a probe asks too often (`responder.pace`); one
+that names another responder is ignored in silence. The session is clean: a request from before is worth nothing. The
+responder's own status is retained, with a last will. Responders of one group talk on the group's `lending`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from base.broker import make_client
 from responder import standing
+from responder.pace import BURST, REQUESTS_PER_S, Pace
 from wire import codec, topics
 from wire.leases import GroupWord, LeaseRequest
 from wire.status import ResponderStatus
@@ -75,6 +76,7 @@ class Desk:
         self._clock = clock
         self._complained_s = float("-inf")
         self._heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._pace = Pace()
         self._client = make_client(
             settings.broker, client_id=f"probefleet-responder-{settings.responder_id}", clean_session=True
         )
@@ -216,7 +218,9 @@ class Desk:
             log.warning("connection to the broker lost: %s", reason)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        if self._heard.qsize() >= _MAX_WAITING:
+        if message.topic != self._group_topic and not self._pace.admit(message.topic, self._clock()):
+            self._ignore(message.topic, f"too often: more than {REQUESTS_PER_S:g} a second, and {BURST} at once")
+        elif self._heard.qsize() >= _MAX_WAITING:
             self.ignored["too many are waiting"] += 1
         elif message.retain:
             self.ignored["retained"] += 1
