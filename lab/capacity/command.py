@@ -14,12 +14,13 @@ import msgspec
 
 from agent import settings
 from base.table import render
-from lab.benches import Complaint, Judged, add_bench, say
+from lab.benches import Judged, add_bench, say
 from lab.capacity import costs, traffic
 from lab.capacity.costs import Costs
 from lab.capacity.traffic import Traffic
 from lab.collecting.watch import StalledError
 from lab.netns import NetworkError
+from lab.numbers import whole
 from lab.pki import PkiError
 from lab.programs import ProgramError
 from lab.rundir import RunDir
@@ -81,11 +82,13 @@ def add_parser(parts: Parts) -> argparse.ArgumentParser:
         check="if one collector is not enough",
         failures=(NetworkError, ServerError, ProgramError, PkiError, PipeError, StalledError, OSError),
     )
-    parser.add_argument("--probes", type=int, metavar="N", help="one fleet of this size")
+    parser.add_argument("--probes", type=whole(1, 100_000), metavar="N", help="one fleet of this size")
     parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
-    parser.add_argument("--results", type=int, default=20_000, metavar="N", help="for each price (default %(default)s)")
     parser.add_argument(
-        "--played", type=int, default=100, metavar="N", help="days that are played (default %(default)s)"
+        "--results", type=whole(1), default=20_000, metavar="N", help="for each price (default %(default)s)"
+    )
+    parser.add_argument(
+        "--played", type=whole(1, 100_000), default=100, metavar="N", help="days that are played (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     return parser
@@ -94,8 +97,6 @@ def add_parser(parts: Parts) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> Judged:
     """Measure, simulate, multiply and judge; raise Complaint, ConfigError, or what `costs.measure` raises."""
     fleets = FLEETS if arguments.probes is None else (arguments.probes,)
-    if min(*fleets, arguments.results, arguments.played, 2**30) < 1:
-        raise Complaint("numbers must be above 0", status=2)
     config = settings.load(arguments.config)
     config = msgspec.structs.replace(config, links=config.links[:1])
     with RunDir() as place:

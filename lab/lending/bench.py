@@ -26,10 +26,11 @@ from agent.lease import Wish
 from agent.measurements.base import MeasurementFailed
 from base.broker import BrokerSettings
 from base.table import render
-from lab.benches import Complaint, Judged, add_bench, say
+from lab.benches import Judged, add_bench, say
 from lab.lending import stock
 from lab.lending.crowd import AT_ONCE, Crowd, Outcome, cell
 from lab.lending.probes import Client, LabProbe, LendingError, responder, status_since, wait_until_serving
+from lab.numbers import real, whole
 from lab.programs import ProgramError
 from lab.servers import Mosquitto, ServerError
 
@@ -102,18 +103,18 @@ def add_parser(parts: Parts) -> None:
         check="if a promise was not kept",
         failures=(ServerError, ProgramError, LendingError, OSError),
     )
-    parser.add_argument("--probes", type=int, default=200, metavar="N", help="default %(default)s")
+    parser.add_argument("--probes", type=whole(1, 1000), default=200, metavar="N", help="default %(default)s")
     parser.add_argument(
-        "--seconds", type=int, default=100, metavar="N", help="length of each way (default %(default)s)"
+        "--seconds", type=whole(1, 3600), default=100, metavar="N", help="length of each way (default %(default)s)"
     )
-    parser.add_argument("--vanish", type=float, default=1.0, metavar="PERCENT", help="clients that vanish in mid-test")
+    parser.add_argument(
+        "--vanish", type=real(0, 100), default=1.0, metavar="PERCENT", help="clients that vanish in mid-test"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of every draw")
 
 
 def run(arguments: argparse.Namespace) -> Judged:
     """Measure and judge; raise Complaint, or what `measure` raises."""
-    if arguments.probes < 1 or arguments.seconds < 1:
-        raise Complaint("--probes and --seconds must be 1 or more", status=2)
     found = measure(arguments.probes, arguments.seconds, arguments.vanish / 100, arguments.seed)
     ratios = {"ratio": round(found.ratio, 3), "raw_ratio": round(found.raw_ratio, 3), "broken": found.broken}
     return Judged(msgspec.to_builtins(found) | ratios, _text(found), found.broken)
@@ -168,6 +169,8 @@ def _measure_leases(ports: range, probes: int, seconds: float, vanish: float, se
             crowd.run(lambda probe, dice, all_: _leased_test(peers[probe], probe, dice, all_))
             freed: int = status_since(lending, time.time())["status"]["counts"]["stuck_freed"]
         finally:
+            for peer in peers:
+                peer.leave()
             for peer in peers:
                 peer.close()
             lending.kill()

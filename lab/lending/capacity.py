@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from base.table import render
-from lab.benches import Complaint, Judged, add_bench
+from lab.benches import Complaint, Judged, add_bench, say
 from lab.lending.rush import Rush, busy_hour
+from lab.numbers import real, whole
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +33,9 @@ LINK_SHARE: Final = 0.7
 RARELY: Final = 0.01
 FLEETS: Final = ((300, 8), (1000, 8), (3000, 8), (3000, 24))
 _DAY_S: Final = 86400.0
+_QUICK_WORK: Final = 2_000_000
+_MOST_WORK: Final = 20_000_000
+"""Tests of a busy hour times those at once: what its play takes grows with it."""
 _BITS: Final = 8
 
 _EXAMPLES: Final = """examples:
@@ -77,12 +81,10 @@ def need(probes: int, tests_a_day: float, *, mbps: float, peak: float) -> Need:
 
 def exceeded_rarely(mean: float) -> int:
     """Smallest number that a Poisson variable of that mean exceeds with a probability of at most RARELY."""
-    number, probability = 0, math.exp(-mean)
-    covered = probability
+    number, covered = max(0, math.floor(mean - 10 * math.sqrt(mean))) - 1, 0.0  # what is below is less than 10^-20
     while 1.0 - covered > RARELY:
         number += 1
-        probability *= mean / number
-        covered += probability
+        covered += math.exp(number * math.log(mean) - mean - math.lgamma(number + 1))
     return max(number, 1)
 
 
@@ -97,34 +99,27 @@ def add_parser(parts: Parts) -> None:
         examples=_EXAMPLES,
         check="if --ports or --link-mbps is not enough",
     )
-    parser.add_argument("--probes", type=int, metavar="N", help="probes (default: four usual fleets)")
-    parser.add_argument("--tests", type=float, default=8, metavar="N", help="tests a day of each (default %(default)s)")
-    parser.add_argument("--mbps", type=float, default=45, metavar="N", help="mean download (default %(default)s)")
+    parser.add_argument("--probes", type=whole(1), metavar="N", help="probes (default: four usual fleets)")
     parser.add_argument(
-        "--peak", type=float, default=3, metavar="N", help="busy hour / mean hour (default %(default)s)"
+        "--tests", type=real(0.01, 2000), default=8, metavar="N", help="tests a day of each (default %(default)s)"
     )
-    parser.add_argument("--ports", type=int, metavar="N", help="ports that the servers have together")
-    parser.add_argument("--link-mbps", type=float, metavar="N", help="network that the servers have together")
+    parser.add_argument(
+        "--mbps", type=real(0.1, 100_000), default=45, metavar="N", help="mean download (default %(default)s)"
+    )
+    parser.add_argument(
+        "--peak", type=real(0.1, 100), default=3, metavar="N", help="busy hour / mean hour (default %(default)s)"
+    )
+    parser.add_argument("--ports", type=whole(1), metavar="N", help="ports that the servers have together")
+    parser.add_argument("--link-mbps", type=real(1, 1e9), metavar="N", help="network that the servers have together")
 
 
 def run(arguments: argparse.Namespace) -> Judged:
     """Work out what is needed, and judge what there is; raise Complaint."""
-    probes = 1 if arguments.probes is None else arguments.probes
-    if min(probes, arguments.tests, arguments.mbps, arguments.peak) <= 0:
-        raise Complaint("every number must be over 0", status=2)
     if arguments.check and (arguments.probes is None or (arguments.ports is None and arguments.link_mbps is None)):
         raise Complaint("--check needs --probes, and --ports or --link-mbps", status=2)
     fleets = FLEETS if arguments.probes is None else ((arguments.probes, arguments.tests),)
     needs = [need(probes, tests, mbps=arguments.mbps, peak=arguments.peak) for probes, tests in fleets]
-    rushes = [
-        busy_hour(
-            round(one.probes * one.tests_a_day / 24 * one.peak),
-            ports=arguments.ports or one.ports,
-            link_mbps=(arguments.link_mbps or one.link_mbps) * LINK_SHARE,
-            mbps=one.mbps,
-        )
-        for one in needs
-    ]
+    rushes = [_rush(one, arguments) for one in needs]
     short = [what for one in needs for what in _shortages(one, arguments)]
     document = {
         "assumed": {"slot_s": SLOT_S, "download_s": DOWNLOAD_S, "link_share": LINK_SHARE, "rarely": RARELY},
@@ -134,6 +129,21 @@ def run(arguments: argparse.Namespace) -> Judged:
     }
     text = "\n".join([_needs(needs), "", _rushes(needs, rushes, arguments), *short])
     return Judged(document, text, short)
+
+
+def _rush(one: Need, arguments: argparse.Namespace) -> Rush | None:
+    """Play a busy hour; None for a fleet that it would take minutes for."""
+    asks = round(one.probes * one.tests_a_day / 24 * one.peak)
+    if asks * one.tests_at_once > _MOST_WORK:
+        return None
+    if asks * one.tests_at_once > _QUICK_WORK:
+        say(f"a busy hour of {one.probes} probes ...")
+    return busy_hour(
+        asks,
+        ports=arguments.ports or one.ports,
+        link_mbps=(arguments.link_mbps or one.link_mbps) * LINK_SHARE,
+        mbps=one.mbps,
+    )
 
 
 def _needs(needs: list[Need]) -> str:
@@ -153,7 +163,7 @@ def _needs(needs: list[Need]) -> str:
     )
 
 
-def _rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Namespace) -> str:
+def _rushes(needs: list[Need], rushes: list[Rush | None], arguments: argparse.Namespace) -> str:
     head = ("busy hour of", "ports", "asked", "% at once", "mean wait s", "longest s", "refused", "most at once")
     rows = [
         (
@@ -161,8 +171,9 @@ def _rushes(needs: list[Need], rushes: list[Rush], arguments: argparse.Namespace
             *(rush.wait_mean_s, rush.wait_max_s, rush.refused, rush.most_at_once),
         )
         for one, rush in zip(needs, rushes, strict=True)
+        if rush is not None
     ]
-    return render(head, rows)
+    return render(head, rows) if rows else "The busy hour of so many takes too long to play."
 
 
 def _shortages(one: Need, arguments: argparse.Namespace) -> list[str]:

@@ -19,6 +19,7 @@ AT_ONCE: Final = 6
 """How many tests the server's link is said to carry at once: a seventh takes from each of them."""
 PROBES_IN_A_CELL: Final = 8
 _PAUSE_S: Final = (10.0, 50.0)
+_ENDS_WITHIN_S: Final = 2.0
 _JITTER_S: Final = 0.3
 """How much later than its server a client may seem to end on a busy machine: no overlap is counted below it."""
 
@@ -71,6 +72,7 @@ class Crowd:
         self._vanish = vanish
         self._lock = threading.Lock()
         self._stopped: list[Client] = []
+        self._running: set[Client] = set()
         self._over = threading.Event()
         self._end_s = 0.0
 
@@ -78,15 +80,32 @@ class Crowd:
         """Let every probe test again and again until the time is over; `test` tells whether one was made."""
         self._end_s = time.monotonic() + self._seconds
         threads = [
-            threading.Thread(target=self._live, args=(probe, random.Random(f"{self._seed} {probe}"), test))
+            threading.Thread(target=self._live, args=(probe, random.Random(f"{self._seed} {probe}"), test), daemon=True)
             for probe in range(self._probes)
         ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self._end_now(threads)
+            raise
+        finally:
+            for client in self._stopped:
+                client.kill()
+
+    def _end_now(self, threads: list[threading.Thread]) -> None:
+        """Let no test begin any more and end those that run; who waits for a turn dies with the program."""
+        self._end_s = 0.0
+        self._over.set()
+        with self._lock:
+            for client in self._running:
+                client.process.kill()
+        give_up_s = time.monotonic() + _ENDS_WITHIN_S
         for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for client in self._stopped:
-            client.kill()
+            if thread.ident is not None:
+                thread.join(max(give_up_s - time.monotonic(), 0))
 
     def sleep(self, seconds: float) -> bool:
         """Wait; whether there is time left."""
@@ -108,7 +127,11 @@ class Crowd:
                     self.vanished.add(probe)
                     self._stopped.append(client)
                 return "vanished"
+        with self._lock:
+            self._running.add(client)
         complaint = client.result(15)
+        with self._lock:
+            self._running.discard(client)
         if complaint is None and time.monotonic() <= self._end_s + 1:
             with self._lock:
                 self.tests.append(Made(probe, port, begun_s, time.monotonic()))

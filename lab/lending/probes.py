@@ -75,9 +75,13 @@ class LabProbe:
         """Borrow as the agent does; raise agent.measurements.base.MeasurementFailed."""
         return borrow(self, SystemClock(), wish)
 
+    def leave(self) -> None:
+        """Say goodbye to the broker; `close` waits until it is done, which takes up to a second."""
+        self._client.disconnect()
+
     def close(self) -> None:
         """Leave the broker."""
-        self._client.disconnect()
+        self.leave()
         self._client.loop_stop()
 
     def _on_message(self, _client: Any, _data: object, message: Any) -> None:  # noqa: ANN401  # paho has its own doors

@@ -167,7 +167,7 @@ def _wait_for_all(here: Namespace, next_probes: list[LabProbe], cut_s: float) ->
     for (direction, port), probe in zip(_STOCK_PORTS.items(), next_probes, strict=True):
         waits = (("stock", _stock_attempt(here, port)), ("leased", _leased_attempt(here, probe)))
         for server, attempt in waits:
-            threads.append(threading.Thread(target=wait, args=(server, direction, attempt)))
+            threads.append(threading.Thread(target=wait, args=(server, direction, attempt), daemon=True))
             threads[-1].start()
     for thread in threads:
         thread.join()

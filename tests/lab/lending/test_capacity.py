@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 
 import pytest
@@ -43,8 +44,24 @@ def test_what_is_recommended_serves_a_busy_hour_almost_at_once(seed: int) -> Non
 
 def test_a_larger_crowd_needs_less_reserve() -> None:
     assert exceeded_rarely(0.01) == 1
-    reserves = [exceeded_rarely(mean) / mean for mean in (1, 10, 100)]
+    reserves = [exceeded_rarely(mean) / mean for mean in (1, 10, 100, 1000, 100_000)]
     assert reserves == sorted(reserves, reverse=True)
+
+
+@pytest.mark.parametrize("mean", [0.3, 2.0, 30.0, 700.0])
+def test_the_number_is_the_smallest_one(mean: float) -> None:
+    number = exceeded_rarely(mean)
+    below = [math.exp(-mean + n * math.log(mean) - math.lgamma(n + 1)) for n in range(number + 1)]
+    assert sum(below) >= 1 - RARELY > sum(below[:-1])
+
+
+def test_a_fleet_of_a_country_is_answered_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--probes", "100000", "--tests", "24", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert 3750 < document["needs"][0]["tests_at_once"] < 4000
+    assert document["busy_hours"] == [None], "its play would take minutes"
+    assert command("--probes", "100000", "--tests", "24") == 0
+    assert "takes too long to play" in capsys.readouterr().out
 
 
 def test_a_server_that_is_too_small_is_named_and_fails_the_check(capsys: pytest.CaptureFixture[str]) -> None:

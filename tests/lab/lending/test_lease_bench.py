@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -54,3 +60,18 @@ def test_a_small_bench_runs_on_real_parts_and_breaks_no_rule(capsys: pytest.Capt
     assert (ours["beyond_admission"], ours["on_one_cell"], ours["on_one_port"]) == (0, 0, 0)
     assert ours["most_at_once"] <= AT_ONCE
     assert [way["ports"] for way in found["stock"]] == [8, 6]
+
+
+def test_ctrl_c_ends_it_at_once_whoever_tests_or_waits() -> None:
+    command = [sys.executable, "-m", "lab.cli", "bench", "lease", "--probes", "20", "--seconds", "600"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as bench:
+        assert bench.stderr is not None
+        try:
+            assert b"stock servers" in bench.stderr.readline()
+            time.sleep(3)  # some test by then
+            os.killpg(bench.pid, signal.SIGINT)
+            assert bench.wait(60) == 130
+            assert bench.stderr.read() == b""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(bench.pid, signal.SIGKILL)
