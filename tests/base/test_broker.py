@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 
-from base.broker import BrokerSettings, CredentialsError, TlsSettings, make_client, read_credentials
+from base.broker import BrokerSettings, CredentialsError, TlsSettings, make_client, read_credentials, tls_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,13 @@ def test_bad_credentials_are_one_clear_error(tmp_path: Path, text: str, mode: in
     with pytest.raises(CredentialsError, match=complaint) as refusal:
         read_credentials(write(tmp_path / "c", text, mode))
     assert "secret" not in str(refusal.value)
+
+
+def test_our_side_speaks_no_tls_older_than_1_2_and_checks_the_server_s_name() -> None:
+    context = tls_context(TlsSettings())
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

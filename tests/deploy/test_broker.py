@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -301,6 +302,22 @@ def test_an_unknown_user_is_refused(fleet: Fleet) -> None:
 def test_plain_text_is_refused(fleet: Fleet) -> None:
     with fleet.connect(MINE, tls=False) as client:
         assert not client.accepted
+
+
+def test_an_old_tls_is_refused_and_tls_1_2_is_spoken(fleet: Fleet) -> None:
+    for newest, spoken in ((ssl.TLSVersion.TLSv1_1, None), (ssl.TLSVersion.TLSv1_2, "TLSv1.2")):
+        context = ssl.create_default_context(cafile=str(fleet.broker.data_dir / "pki/ca.pem"))
+        context.set_ciphers("ALL:@SECLEVEL=0")  # else OpenSSL would not even offer what is old
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
+        with socket.create_connection(("127.0.0.1", fleet.broker.port)) as plain:
+            if spoken is None:
+                with pytest.raises((ssl.SSLError, ConnectionResetError), match=r"(?i)alert protocol version|reset"):
+                    context.wrap_socket(plain, server_hostname="localhost")
+            else:
+                with context.wrap_socket(plain, server_hostname="localhost") as secure:
+                    assert secure.version() == spoken
 
 
 def test_a_server_that_another_authority_signed_is_not_spoken_to(fleet: Fleet, tmp_path: Path) -> None:

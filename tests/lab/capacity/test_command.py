@@ -33,7 +33,7 @@ def test_prices_are_measured_and_multiplied(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--probes", "0"], "numbers must be above 0"), (["--config", "/nowhere.yaml"], "No such file")],
+    [(["--probes", "0"], "must be a whole number"), (["--config", "/nowhere.yaml"], "No such file")],
 )
 def test_a_mistake_is_one_line(arguments: list[str], said: str) -> None:
     command = [sys.executable, "-m", "lab.cli", "capacity", *arguments]
