@@ -19,7 +19,10 @@ from collector.journal import Batch, Journal
 from collector.settings import ResendSettings
 from collector.writer import lines_of
 from wire import codec, topics
-from wire.messages import Dropped, Gone, Missed, ResponderStatus, Status, Unmade
+from wire.delivery import Gone
+from wire.events import Dropped, Missed
+from wire.reasons import Unmade
+from wire.status import ResponderStatus, Status
 
 NOW_US = 1_800_000_000_000_000
 

@@ -13,7 +13,7 @@ from responder_helpers import PATIENCE_S, Probe, Responder
 
 from responder.pace import BURST, REQUESTS_PER_S, Pace
 from wire import codec, topics
-from wire.messages import Granted, LeaseRequest
+from wire.leases import Granted, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
