@@ -220,6 +220,19 @@ def test_a_throughput_run_against_a_plain_server(tmp_path: Path, spool: Spool, i
     assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)).day_bytes > result.outcome.download.payload_bytes
 
 
+def test_a_link_faster_than_foreseen_is_stopped_in_the_test_before_the_quota(
+    tmp_path: Path, spool: Spool, iperf_server: int
+) -> None:
+    plan = Plan(quota_day_mb=1000, overhead_percent=0)  # the loopback would carry several times that in a second
+    settings = make_settings(tmp_path, plan=plan, servers=(IperfServer(host="127.0.0.1", port=iperf_server),))
+    spool.book(Booking("viettel", "2026-06-14", 0, path.meter("lo", None)))  # what was carried before is of another day
+    result = run(spool, settings, "light")
+    spent = spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)).day_bytes
+    told = result.outcome.invalid if isinstance(result.outcome, Throughput) else (reason(result),)
+    assert "quota_reached" in told
+    assert 0 < spent < 1_500_000_000, "several times that in a second, were it not stopped"
+
+
 def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         path, "meter", lambda _interface, _namespace: None

@@ -84,7 +84,7 @@ class Modem:
 
 
 class World:
-    """One probe with one link, whose tests move RUN_BYTES each and are stopped at what is left."""
+    """One probe with one link, whose tests would move `run_bytes` each and are stopped at what is left."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, *, every_s: int | None = None
@@ -102,6 +102,7 @@ class World:
         )
         self.link = self.settings.links[0]
         self.uploads: list[bool] = []
+        self.run_bytes = RUN_BYTES
         monkeypatch.setattr(path, "meter", self.modem.meter)
         monkeypatch.setattr(path, "counters", self.modem.counters)
         monkeypatch.setattr(path, "boot_id", lambda: str(self.modem.boot))
@@ -118,7 +119,7 @@ class World:
     def _test(self, bench: Bench, job: Job) -> Outcome:
         if not isinstance(job, ThroughputJob):
             return Failed(reason=Reason.NO_MODEM)
-        moved = RUN_BYTES if bench.left_bytes is None else min(RUN_BYTES, bench.left_bytes)
+        moved = self.run_bytes if bench.left_bytes is None else min(self.run_bytes, bench.left_bytes)
         self.modem.carried += moved
         self.uploads.append(not bench.upload_saved)
         return Throughput(download=Transfer(steady_mbps=40.0, payload_bytes=moved, elapsed_s=5.0))
@@ -202,6 +203,19 @@ def test_a_quota_that_is_used_up_is_told_once_a_day_and_not_every_minute(
     assert len(world.failures(Reason.QUOTA_REACHED)) == 2
     assert world.modem.carried <= 2 * 200e6
     assert len(world.tests()) == 8
+
+
+def test_a_link_that_is_suddenly_many_times_faster_is_stopped_in_the_test_at_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=1000, overhead_percent=0))
+    made.append(world)
+    world.live(12)
+    before = world.modem.carried
+    assert 0 < before < 900_000_000
+    world.run_bytes = 20 * RUN_BYTES
+    world.live(11)
+    assert world.modem.carried == 900_000_000, "up to what the schedule may spend, and not beyond"
 
 
 def test_what_others_move_over_the_link_counts_and_survives_a_restart_and_a_reboot(
@@ -292,12 +306,31 @@ _events = st.lists(
         st.tuples(st.just("reboot"), st.just(0.0)),
         st.tuples(st.just("replug"), st.just(0.0)),
         st.tuples(st.just("restart"), st.just(0.0)),
+        st.tuples(st.just("speed"), st.floats(0.2, 20)),
         st.tuples(st.just("clock"), st.floats(-90_000, 90_000)),
         st.tuples(st.just("off"), st.floats(1, 9 * 24)),
     ),
     min_size=2,
     max_size=14,
 )
+
+
+def happen(world: World, kind: str, size: float) -> None:
+    """Let something befall the probe, or its link, that moves no bytes."""
+    match kind:
+        case "reboot":
+            world.modem.boot, world.modem.carried, world.clock.steady_s = world.modem.boot + 1, 0, 40.0
+            world.start()
+        case "replug":
+            world.modem.index, world.modem.carried = world.modem.index + 1, 0
+        case "restart":
+            world.start()
+        case "speed":
+            world.run_bytes = int(size * RUN_BYTES)
+        case "clock":
+            world.clock.wall += timedelta(seconds=size)
+        case _:
+            world.clock.advance(size * 3600)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -346,17 +379,8 @@ def test_no_test_passes_the_quota_whatever_counters_clocks_and_power_do(
                 world.modem.carried += int(size * 1e6)
                 truth[month] = truth.get(month, 0) + int(size * 1e6)
                 world.timetable.next_run()
-            elif kind == "reboot":
-                world.modem.boot, world.modem.carried, world.clock.steady_s = world.modem.boot + 1, 0, 40.0
-                world.start()
-            elif kind == "replug":
-                world.modem.index, world.modem.carried = world.modem.index + 1, 0
-            elif kind == "restart":
-                world.start()
-            elif kind == "clock":
-                world.clock.wall += timedelta(seconds=size)
             else:
-                world.clock.advance(size * 3600)
+                happen(world, kind, size)
         world.spool.close()
         assert passed == []
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from responder import watch
+from responder.lender import LOOK_EVERY_S
 from responder.watch import GREETING_S, NO_PROGRESS_S, NOBODY_CAME_S, Patience, State, Traffic
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ def test_a_client_that_moves_bytes_may_stay_and_one_that_does_not_is_stuck() -> 
         assert patience.look(Traffic(5, second + 1), now_s, admitted=True) is State.FINE
     assert patience.look(Traffic(5, 60), now_s + NO_PROGRESS_S - 0.1, admitted=True) is State.FINE
     assert patience.look(Traffic(5, 60), now_s + NO_PROGRESS_S, admitted=True) is State.STUCK
+
+
+def test_a_client_that_vanished_is_noticed_in_time_for_its_slot_to_be_free_within_ten_seconds() -> None:
+    patience, now_s = Patience(0.0), 0.0
+    while patience.look(Traffic(2, 1000), now_s, admitted=True) is not State.STUCK:
+        now_s += LOOK_EVERY_S
+    assert now_s <= 8, "the rest is for a look that comes late, and for starting the next one's servers"
 
 
 def test_an_outage_of_five_seconds_is_survived() -> None:
