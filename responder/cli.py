@@ -67,7 +67,12 @@ def run(arguments: Sequence[str]) -> int:
     if args.command == "status":
         return _status(settings, as_json=args.json)
     logs.set_up(verbose=args.verbose)
-    return _serve(settings)
+    try:
+        with standing.sole_use(settings.status_file):
+            return _serve(settings)
+    except standing.StandingError as error:
+        log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
+        return DID_NOT_WORK
 
 
 def _serve(settings: Settings) -> int:

@@ -102,7 +102,7 @@ class Desk:
                     continue
                 self._handle(heard)
         finally:
-            self._status_file.unlink(missing_ok=True)
+            standing.remove(self._status_file)
             if self._client.is_connected():
                 self._client.publish(self._status_topic, codec.encode(gone), qos=1, retain=True)
             self._client.disconnect()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -11,9 +14,12 @@ import msgspec
 from wire.status import ResponderStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from responder.lender import Lender
+
+log = logging.getLogger(__name__)
 
 WRITE_EVERY_S: Final = 2.0
 STALE_AFTER_S: Final = 15.0
@@ -81,6 +87,40 @@ def write(path: Path, standing: Standing) -> None:
     new.write_bytes(msgspec.json.encode(standing))
     new.chmod(0o644)
     new.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Take the file away, so that nobody takes a responder that has ended for a running one."""
+    with contextlib.suppress(OSError):  # whatever stands there is not ours
+        path.unlink()
+
+
+@contextlib.contextmanager
+def sole_use(path: Path) -> Iterator[None]:
+    """Keep a second responder off this file, and so off the name and the ports; raise StandingError.
+
+    Where no file can be made, nobody is kept off: `write` will say what is wrong.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("%s: %s; a second responder would not be noticed", lock, error.strerror)
+        yield
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(held)
+        raise StandingError(
+            f"{path}: another responder runs with this status_file; one by hand beside the service's? "
+            "Stop it, or give this one a responder_id, ports and status_file of its own"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def read(path: Path, *, now: datetime) -> Standing:

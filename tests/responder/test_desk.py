@@ -17,6 +17,7 @@ from wire.leases import Busy, Denied, Granted, LeaseRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from lab.servers import Mosquitto
 
@@ -136,6 +137,32 @@ def test_a_signal_ends_it_cleanly(
 
     assert serving.end(number) == 0
     assert not any(map(is_running, children))
+    assert "Traceback" not in serving.log.read_text()
+
+
+def test_a_second_one_with_the_same_configuration_is_turned_away_and_the_first_serves_on(
+    responder: Callable[..., Responder], probe: Callable[..., Probe]
+) -> None:
+    serving, asking = responder(), probe()
+    serving.wait_until_heard(asking)
+    second = responder()
+    assert second.process.wait(PATIENCE_S) == 1
+    assert "another responder runs with this status_file" in second.log.read_text()
+    assert isinstance(asking.ask("1"), Granted)
+    serving.end(signal.SIGKILL)
+    third = responder()
+    third.wait_until_heard(asking)
+
+
+def test_a_status_file_that_cannot_be_is_said_and_costs_nothing_else(
+    responder: Callable[..., Responder], probe: Callable[..., Probe], tmp_path: Path
+) -> None:
+    (tmp_path / "responder-status.json").mkdir()
+    serving, asking = responder(), probe()
+    serving.wait_until_heard(asking)
+    assert isinstance(asking.ask("1"), Granted)
+    assert serving.end(signal.SIGTERM) == 0
+    assert "`probe-responder status` will not work" in serving.log.read_text()
     assert "Traceback" not in serving.log.read_text()
 
 
