@@ -49,7 +49,6 @@ def test_the_list_gives_each_user_what_the_shipped_patterns_give(tmp_path: Path)
     text = fleet.acl(fleet.load(written(tmp_path, SITES)))
     shipped = (ROOT / "config/mosquitto/acl").read_text()
     patterns = {line.removeprefix("pattern ") for line in shipped.splitlines() if line.startswith("pattern ")}
-    patterns.discard("read probefleet/v1/%u/config")  # nothing is said there yet
     assert {right.replace("/lc-1/", "/%u/") for right in rights(text, "lc-1")} == patterns
     assert rights(text, "collector-north") == rights(text, "collector-south") == rights(shipped, "collector")
     assert rights(text, "responder") == rights(shipped, "responder")
