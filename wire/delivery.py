@@ -12,6 +12,9 @@ CONFLICT: Final = "conflict"
 """How the reason of a refusal begins that says: another result holds this number (the card is an old copy)."""
 
 
+Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
 class Refusal(Message, frozen=True, kw_only=True):
     """A result that the collector will never take, and why; it is kept in quarantine at both ends.
 
@@ -31,7 +34,7 @@ class Ack(Message, frozen=True, kw_only=True):
     """
 
     spool_id: str
-    stored: tuple[tuple[int, int], ...] = ()
+    stored: tuple[tuple[Seq, Seq], ...] = ()
     checks: str = ""
     refused: tuple[Refusal, ...] = ()
 
@@ -41,7 +44,6 @@ MAX_RESEND_RESULTS: Final = 2000
 """How many numbers one `Resend` may span; what is more is asked for later."""
 
 SpoolId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")]
-Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Ranges = Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(min_length=1, max_length=MAX_RESEND_RANGES)]
 
 

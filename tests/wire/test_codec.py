@@ -150,6 +150,13 @@ def test_a_command_out_of_bounds_is_refused(first: int, last: int, spool: str, c
     assert command.spool_id.isascii()
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**63, 10**20])
+def test_an_ack_of_numbers_that_no_spool_has_is_refused(number: int) -> None:
+    payload = b'{"spool_id":"s1","stored":[[%d,%d]]}' % (number, number)
+    with pytest.raises(Undecodable, match="stored"):
+        decode(payload, Ack)
+
+
 def test_there_is_no_other_command() -> None:
     for name in ("reboot", "run", "config", ""):
         with pytest.raises(Undecodable):
