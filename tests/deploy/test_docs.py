@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from collector.journal import Cause
+from responder.lender import COUNTS
 from wire.reasons import Condition, Invalid, Reason, Unmade
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,14 @@ def test_every_reason_is_explained_with_what_to_do() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE))
     assert set(rows) == {*Reason, *Invalid, *Cause, *Condition, *Unmade}
     assert all(len(remedy.strip()) > 5 for remedy in rows.values())
+
+
+def test_every_count_of_the_responder_is_explained() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("## The test servers")[2]
+    rows = re.findall(r"^\| (`[^|]+) \|", text.partition("\n## ")[0], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == {
+        name.replace("_", " ") for name in COUNTS
+    }
 
 
 def test_jobs_that_the_guides_run_by_hand_are_in_the_example_configuration() -> None:
