@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector import clashes, gaps, points, stats
+from collector.acks import Acks
 from collector.asking import Asker
-from collector.intake import Arrival, Intake, acks
+from collector.intake import Arrival, Intake
 from collector.journal import Batch, Journal
 from collector.settings import ResendSettings
 from collector.writer import lines_of
@@ -85,7 +86,7 @@ def test_whatever_arrives_nothing_that_reads_the_journal_stumbles_over_it(heard:
         with Journal(path, fsync=False) as journal, Journal(path, fsync=False) as own:
             asker = Asker(own, ResendSettings(after_s=0), lambda _, command: not questions.append(command), told.append)
             for topic, payload in heard:  # one by one, as on different days
-                intake = Intake()
+                intake = Intake(lined=True)
                 intake.take(Arrival(topic, payload, len(payload)))
                 batch = Batch(
                     received_us=NOW_US,
@@ -94,7 +95,9 @@ def test_whatever_arrives_nothing_that_reads_the_journal_stumbles_over_it(heard:
                     statuses=intake.statuses,
                     gone=intake.gone,
                 )
-                for _, ack in acks(intake, journal.append(batch)):
+                unsaid = Acks()
+                unsaid.note(intake, journal.append(batch))
+                for _, ack in unsaid.take():
                     codec.encode(ack)
                 for status in intake.statuses:
                     decoded = codec.decode(status.payload, Status)
@@ -107,7 +110,7 @@ def test_whatever_arrives_nothing_that_reads_the_journal_stumbles_over_it(heard:
             assert stats.table(stats.collect(journal))
             assert gaps.show(gaps.collect(journal))
             assert clashes.text(clashes.collect(journal)) is not None
-        written, refused = lines_of(rows, {})
+        written, refused = lines_of(rows)
         assert len(written) + len(refused) == len(rows)
         assert all("\n" not in line for line in [*told, *(line for _, line in written)])
         assert all(codec.decode(command, msgspec.Raw) for command in questions)
