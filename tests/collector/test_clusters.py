@@ -22,6 +22,7 @@ pytestmark = pytest.mark.journey
 SITES = "sites: [{id: tan-phong, probes: [p1]}, {id: sin-ho, probes: [p2]}]\n"
 
 
+@pytest.mark.alone
 def test_a_broker_of_three_nodes_loses_nothing_when_any_of_them_is_killed(tmp_path: Path) -> None:
     total = 300
     (tmp_path / "sites.yaml").write_text(SITES)
