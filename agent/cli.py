@@ -1,21 +1,25 @@
-"""`probe-agent`: the commands, and the only place that builds the agent's objects."""
+"""`probe-agent`: the commands, and the only place that builds the agent's objects.
+
+`run` lives for months, so it loads nothing that only its start needs: a child process reads the command line and the
+configuration for it (0.4 MB of argparse, 1.3 MB of YAML).
+"""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent import link_setup
-from agent.modem import commands as modem_commands
-from base import logs
+import msgspec
+
+from base import apart, logs
 from base.configfile import ConfigError
 from base.durable import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
     from agent.clock import SystemClock
     from agent.modems import SerialModems
@@ -40,17 +44,31 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit 0 if it did its work, 1 if it could not, 2 for wrong usage or configuration."""
-    sys.exit(_main(arguments))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(_run(words) if words[:1] == ["run"] else _main(words))
 
 
-def _main(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+def _main(words: list[str]) -> int:
+    options = _parser().parse_args(words)
     logs.set_up(verbose=options.verbose)
+    return _status_of(lambda: options.handler(options))
+
+
+def _run(words: list[str]) -> int:
+    from agent.settings import unpack  # noqa: PLC0415  # before the child begins: it needs the same modules
+
+    verbose, packed = msgspec.msgpack.decode(apart.answer_of(lambda: _order(words)), type=tuple[bool, bytes])
+    logs.set_up(verbose=verbose)
+    return _status_of(lambda: _measure(unpack(packed)))
+
+
+def _status_of(command: Callable[[], int]) -> int:
+    """Carry a command out; say in one line what it could not do."""
     from agent.service import AlreadyRunningError  # noqa: PLC0415  # --help and version start quickly without it
     from base.broker import CredentialsError  # noqa: PLC0415  # the same
 
     try:
-        status: int = options.handler(options)
+        return command()
     except (ConfigError, CredentialsError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -61,10 +79,14 @@ def _main(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse  # noqa: PLC0415  # not for a running agent, nor what follows
+
+    from agent import link_setup  # noqa: PLC0415  # as above
+    from agent.modem import commands as modem_commands  # noqa: PLC0415  # as above
+
     parser = argparse.ArgumentParser(
         prog="probe-agent",
         description="Measures mobile Internet over this machine's modems and sends every result to the collector.",
@@ -77,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     configured.add_argument("--config", type=Path, default=Path("/etc/probefleet/agent.yaml"), metavar="FILE")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", parents=[configured], help="measure on schedule until stopped")
-    run.set_defaults(handler=_run)
+    commands.add_parser("run", parents=[configured], help="measure on schedule until stopped")
 
     once = commands.add_parser("once", parents=[configured], help="run one job now and show what came of it")
     once.add_argument("job", metavar="JOB", help="a job of agent.yaml")
@@ -108,13 +129,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _order(words: list[str]) -> bytes:
+    """Read the command line of `run`, and its configuration; leave with status 2 where they cannot be used."""
+    from agent.settings import pack  # noqa: PLC0415  # as above
+
+    options = _parser().parse_args(words)
+    try:
+        return msgspec.msgpack.encode((options.verbose, pack(_settings(options))))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _measure(settings: Settings) -> int:
     from agent.balance import Balances  # noqa: PLC0415  # as above
     from agent.router import Keeper, keep_rights_to_oneself  # noqa: PLC0415  # as above
     from agent.service import Service, sole_use  # noqa: PLC0415  # as above
     from agent.upkeep import Upkeep  # noqa: PLC0415  # as above
 
-    settings = _settings(options)
     keep_rights_to_oneself()
     with sole_use(settings.data_dir):
         clock, modems = _world()

@@ -303,6 +303,16 @@ def load(path: Path) -> Settings:
     return configfile.load(path, Settings, _cross_check)
 
 
+def pack(settings: Settings) -> bytes:
+    """Encode settings for another process of ours, on the same machine and of the same version."""
+    return msgspec.msgpack.encode(settings, enc_hook=str)
+
+
+def unpack(packed: bytes) -> Settings:
+    """Decode what `pack` made."""
+    return msgspec.msgpack.decode(packed, type=Settings, dec_hook=configfile.file_name)
+
+
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Find what no single key can show: names used twice, links that do not exist. Sees the raw document."""
     links = _sections(document, "links")

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-import yaml
 
 MAX_FILE_BYTES: Final = 256 * 1024
-MAX_DEPTH: Final = 20
 
 T = TypeVar("T", bound=msgspec.Struct)
 CrossCheck = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
@@ -27,28 +25,6 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
-class _Unusable(Exception):
-    """The document is no plain YAML tree; args: line, complaint."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, minus what a configuration never needs and an attacker loves: aliases, depth, repeated keys."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's parser half has no stubs
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent):
-            raise _Unusable(line, "aliases (*name) are not used here: write the value out")
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unusable(line, f"nested more than {MAX_DEPTH} levels deep")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
 def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, option: str = "--config") -> T:
     """Read `path` as a `kind`; raise ConfigError naming every mistake at once. `option` is what names the file."""
     try:
@@ -58,9 +34,11 @@ def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, op
         raise ConfigError(path, [f": {error.strerror or error}; name the file with {option}"]) from error
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(path, [f": larger than {MAX_FILE_BYTES // 1024} KiB; this is no configuration of ours"])
+    from base import yaml_tree  # noqa: PLC0415  # a program that has its settings needs no YAML
+
     try:
-        document, lines = _parse(text)
-    except _Unusable as error:
+        document, lines = yaml_tree.parse(text)
+    except yaml_tree.Unusable as error:
         line, complaint = error.args
         raise ConfigError(path, [f":{line}: {complaint}"]) from error
     if not isinstance(document, dict):
@@ -73,43 +51,6 @@ def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, op
     if mistakes or not isinstance(settings, kind):
         raise ConfigError(path, [f":{_line(lines, where)}: {where or 'top'}: {what}" for where, what in mistakes])
     return settings
-
-
-def _parse(text: bytes) -> tuple[Any, dict[str, int]]:
-    """Return the document and the line of every key path."""
-    lines: dict[str, int] = {}
-    try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, lines
-            _note_lines(node, "", lines)
-            return loader.construct_document(node), lines
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _Unusable(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise _Unusable(1, f"not YAML: {str(error).splitlines()[0]}") from error
-
-
-def _note_lines(node: yaml.Node, path: str, lines: dict[str, int]) -> None:
-    lines[path] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise _Unusable(key.start_mark.line + 1, f"key '{name}' stands twice")
-            seen.add(name)
-            inner = f"{path}.{name}" if path else name
-            _note_lines(value, inner, lines)
-            lines[inner] = key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _note_lines(value, f"{path}[{index}]", lines)
 
 
 def _line(lines: dict[str, int], path: str) -> int:
@@ -138,7 +79,7 @@ def _check(value: object, kind: Any, path: str, mistakes: list[tuple[str, str]])
         if len(mistakes) > before:
             return None
     try:
-        return msgspec.convert(value, kind, strict=True, dec_hook=_path)
+        return msgspec.convert(value, kind, strict=True, dec_hook=file_name)
     except msgspec.ValidationError as error:
         mistakes.append((path, _explain(error, value)))
         return None
@@ -167,14 +108,14 @@ def _check_struct(
     if len(mistakes) > before:
         return None
     try:
-        return msgspec.convert(value, struct, strict=True, dec_hook=_path)
+        return msgspec.convert(value, struct, strict=True, dec_hook=file_name)
     except msgspec.ValidationError as error:
         mistakes.append((path, _explain(error, value)))
         return None
 
 
-def _path(kind: type, value: object) -> object:
-    """Read file names: msgspec knows no Path of its own."""
+def file_name(kind: type, value: object) -> object:
+    """Read file names, as a msgspec `dec_hook`: it knows no Path of its own. Raise ValueError."""
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     raise ValueError("Expected `str`, the name of a file" if kind is Path else f"Expected `{kind.__name__}`")

@@ -33,6 +33,14 @@ def test_the_jobs_that_are_commented_out_load_too(tmp_path: Path) -> None:
     assert pings.options == PingOptions(), "what is commented out shows its default"
 
 
+def test_settings_reach_another_process_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    example = (ROOT / "config/agent.yaml").read_text()
+    path.write_text(re.sub(r"(?m)^  # (- name:|  )", r"  \1", example))
+    for loaded in (settings.load(ROOT / "config/agent.yaml"), settings.load(path)):
+        assert settings.unpack(settings.pack(loaded)) == loaded
+
+
 @pytest.mark.parametrize("path", MISTAKES, ids=lambda path: path.stem)
 def test_a_mistake_is_named(path: Path) -> None:
     wanted = [
