@@ -16,6 +16,7 @@ import msgspec
 from base import apart, logs
 from base.configfile import ConfigError
 from base.durable import StorageError
+from base.later import postpone
 
 if TYPE_CHECKING:
     import argparse
@@ -55,6 +56,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    postpone("locale")  # subprocess asks it for an encoding, where that is neither named nor UTF-8 mode's
     from agent.settings import unpack  # noqa: PLC0415  # before the child begins: it needs the same modules
 
     verbose, packed = msgspec.msgpack.decode(apart.answer_of(lambda: _order(words)), type=tuple[bool, bytes])

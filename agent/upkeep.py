@@ -13,7 +13,6 @@ import psutil
 
 from agent import path
 from agent.measurements.base import MeasurementFailed
-from agent.modem.bringup import Bringer, Tools
 from agent.modem.diagnose import diagnose
 from agent.modem.hands import Hands
 from agent.modem.ladder import MEMORY_FILE, Ladder
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.clock import Clock
-    from agent.modem.bringup import Step
+    from agent.modem.bringup import Bringer, Step
     from agent.modem.ladder import Rungs
     from agent.modem.ladder import Step as LadderStep
     from agent.modems import SerialModems
@@ -55,14 +54,14 @@ class Upkeep:
         self._links = settings.links
         self._clock = clock
         self._runner = runner
-        self._bringer = Bringer(Tools(modems=modems, data_dir=settings.data_dir))
+        self._bringer = _bringer(settings, modems)
         self.ladder = Ladder(
             settings.data_dir / MEMORY_FILE,
             clock,
             hands or Hands(modems),
             look or (lambda link: diagnose(link, modems, others=other_uplinks(link.interface))),
             self._report,
-            bring_up=self._bringer.again,
+            bring_up=self._again,
         )
 
     def begin(self) -> None:
@@ -83,19 +82,23 @@ class Upkeep:
 
     def close(self) -> None:
         """End the data calls."""
-        self._bringer.close()
+        if self._bringer is not None:
+            self._bringer.close()
 
     def _bring_up(self) -> None:
         for link in self._links:
-            if link.bring_up is not None:
+            if self._bringer is not None and link.bring_up is not None:
                 with inside(link.namespace):
                     self._bringer.up(link, dry_run=False, tell=functools.partial(_tell, link.name))
         self.ladder.recover(self._links)
 
+    def _again(self, link: Link) -> str | None:
+        return self._bringer.again(link) if self._bringer is not None else None
+
     def _look_after(self, link: Link) -> None:
         def work() -> None:
             with inside(link.namespace):
-                if self._bringer.due(link):
+                if self._bringer is not None and self._bringer.due(link):
                     log.info("%s: brought up again: %s", link.name, self._bringer.again(link))
                 self.ladder.consult(link)
 
@@ -115,6 +118,15 @@ class Upkeep:
             log.warning("a link cannot be looked after: %s", failure)
         except Exception:
             log.exception("a defect of the agent while looking after a link; measuring goes on")
+
+
+def _bringer(settings: Settings, modems: SerialModems) -> Bringer | None:
+    """Make who brings links up, where agent.yaml lets the agent do so for any."""
+    if all(link.bring_up is None and link.pin_file is None for link in settings.links):
+        return None
+    from agent.modem.bringup import Bringer, Tools  # noqa: PLC0415  # most agents only measure
+
+    return Bringer(Tools(modems=modems, data_dir=settings.data_dir))
 
 
 def other_uplinks(interface: str) -> list[str]:

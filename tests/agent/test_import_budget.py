@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NEVER = {
+    "agent.modem.bringup": "for a link that agent.yaml lets the agent bring up",
     "argparse": "the child that reads the command line has it",
     "asyncio": "the agent has threads",
     "calendar": "agent.plan counts days by itself",
@@ -22,6 +23,7 @@ NEVER = {
     "importlib.metadata": "base.version knows the version",
     "influxdb_client": "the collector's",
     "iperf3": "lives in the killable child",
+    "lzma": "for a backlog only",
     "multiprocessing": "children are programs of their own",
     "requests": "huawei_lte_api's",
     "shutil": "argparse's",
