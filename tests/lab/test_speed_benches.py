@@ -82,4 +82,5 @@ def test_an_idle_agent_is_measured_beside_bare_python(capsys: pytest.CaptureFixt
     ours, python, paho = found["programs"]
     assert ours["name"].startswith("probe-agent")
     assert ours["rss_mb"] > paho["rss_mb"] > python["rss_mb"] > 5
+    assert all(0 < one["pss_mb"] <= one["rss_mb"] for one in found["programs"])
     assert ours["start_cpu_s"] > 0
