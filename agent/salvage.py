@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 DAMAGE: Final = "damage"
 """The key in `meta` of a report that waits for the next result."""
 _BELIEVED_AHEAD: Final = 1000
+_CACHE_KIB: Final = 512
+"""A backlog fills whatever SQLite is given, and the agent's memory with it."""
 _SUFFIXES: Final = ("-wal", "-shm", "")  # the main file last: while it is there, the swap is not done
 _TRANSIENT: Final = ("-wal", "-shm", "-journal", "")
 
@@ -74,7 +76,7 @@ def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result]
     log.error("%s is damaged (%s)", path, verdict)
     _rebuild(path, rebuilt, verdict, schema, version=version, rank=rank)
     _swap(path, rebuilt)
-    return open_database(path, schema, user_version=version)
+    return open_database(path, schema, user_version=version, cache_kib=_CACHE_KIB)
 
 
 def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connection | None, str]:
@@ -83,7 +85,7 @@ def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connecti
         return None, f"{path}-wal: wrong checksums in the middle, or nothing beside it"
     db: sqlite3.Connection | None = None
     try:
-        db = open_database(path, schema, user_version=version)
+        db = open_database(path, schema, user_version=version, cache_kib=_CACHE_KIB)
         verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()
         if verdict == "ok":

@@ -24,10 +24,13 @@ class StorageError(Exception):
 _LOG_KEPT_BYTES: Final = 4 * 1024 * 1024
 
 
-def open_database(path: Path, schema: str, *, user_version: int, read_only: bool = False) -> sqlite3.Connection:
+def open_database(
+    path: Path, schema: str, *, user_version: int, read_only: bool = False, cache_kib: int = 2000
+) -> sqlite3.Connection:
     """Open or create a database file; raise StorageError.
 
     The log is emptied into the file when it has 4 MiB, and cut back to that after a transaction that needed more.
+    `cache_kib`: pages kept in this process's own memory, besides the kernel's cache of the file (SQLite's default).
     Transactions are explicit (`isolation_level=None`). The connection may be used from any thread, one at a time.
     """
     connection: sqlite3.Connection | None = None
@@ -44,6 +47,7 @@ def open_database(path: Path, schema: str, *, user_version: int, read_only: bool
             connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_KEPT_BYTES // page}")
             connection.execute(f"PRAGMA journal_size_limit={_LOG_KEPT_BYTES}")
             connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{cache_kib}")
         _refuse_newer(path, connection, user_version)
         if not read_only:
             connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={user_version}; COMMIT;")
