@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wire.results import Clock as ClockQuality
 
 _ASK_EVERY_S: Final = 5.0
+_STEP_S: Final = 1.0
 
 
 class Clock(Protocol):
@@ -36,7 +37,7 @@ class SystemClock:
     def __init__(self, sources: Sources | None = None) -> None:
         """Take who is asked about the wall clock; nothing is asked yet."""
         self._sources = sources or Sources()
-        self._asked: tuple[float, ClockQuality] | None = None
+        self._asked: tuple[float, float, ClockQuality] | None = None
 
     def now(self) -> datetime:
         """Read the wall clock."""
@@ -47,8 +48,11 @@ class SystemClock:
         return time.monotonic()
 
     def quality(self) -> ClockQuality:
-        """Ask chrony, timesyncd and the kernel; what they said stands for some seconds."""
-        now_s = time.monotonic()
-        if self._asked is None or now_s - self._asked[0] >= _ASK_EVERY_S:
-            self._asked = (now_s, self._sources.quality(time.time()))
-        return self._asked[1]
+        """Ask chrony, timesyncd and the kernel; what they said stands for some seconds, unless the clock is set."""
+        now_s, wall_s = time.monotonic(), time.time()
+        if self._asked is not None:
+            asked_s, offset_s, said = self._asked
+            if now_s - asked_s < _ASK_EVERY_S and abs(wall_s - now_s - offset_s) < _STEP_S:
+                return said
+        self._asked = (now_s, wall_s - now_s, self._sources.quality(wall_s))
+        return self._asked[2]

@@ -156,12 +156,8 @@ class Timekeeper:
 
     def doubted(self) -> bool:
         """Whether a result of now has to wait until its time is known."""
-        found = trust(
-            self._clock.quality(),
-            self._clock.now().timestamp(),
-            without_time=self._without_time,
-            not_before_s=self._not_before_s,
-        )
+        now_s = self._clock.now().timestamp()  # first: a clock set in between is still taken for what it was
+        found = trust(self._clock.quality(), now_s, without_time=self._without_time, not_before_s=self._not_before_s)
         if found is not self._told:
             log.log(logging.WARNING if found is Trust.BAD else logging.INFO, "the clock is %s", found.value)
             self._told = found

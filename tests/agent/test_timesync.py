@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,12 @@ def test_the_clock_asks_at_most_every_few_seconds() -> None:
     clock = SystemClock(Sources(kernel=count, chrony=lambda: None, timesync_dir=Path("/no/such")))
     assert clock.quality() == clock.quality() == Clock(synchronised=True, estimated_error_ms=1.5, source="kernel")
     assert len(asked) == 1
+
+
+def test_a_clock_that_was_set_is_asked_about_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([UNSET, SET])
+    clock = SystemClock(Sources(kernel=lambda: next(answers), chrony=lambda: None, timesync_dir=Path("/no/such")))
+    assert clock.quality().synchronised is False
+    later_s = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    assert clock.quality().synchronised is True
