@@ -12,6 +12,7 @@ import pytest
 from agent.settings import load
 from lab import cli
 from lab.collecting import content, node_red
+from lab.idle.bench import GOAL_MB
 from wire import codec
 
 REPOSITORY = Path(__file__).parents[2]
@@ -83,4 +84,5 @@ def test_an_idle_agent_is_measured_beside_bare_python(capsys: pytest.CaptureFixt
     assert ours["name"].startswith("probe-agent")
     assert ours["rss_mb"] > paho["rss_mb"] > python["rss_mb"] > 5
     assert all(0 < one["pss_mb"] <= one["rss_mb"] for one in found["programs"])
+    assert ours["rss_mb"] <= GOAL_MB, "memory is not noisy, as time is"
     assert ours["start_cpu_s"] > 0
