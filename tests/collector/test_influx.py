@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import pytest
 from collector_helpers import failed, radio, result, wait_until
 
@@ -239,6 +241,36 @@ def test_a_database_that_is_away_is_busy_and_says_the_same_each_time(kind: str, 
         said.add(str(caught.value))
     assert len(said) == 1, "so that it is logged once"
     sink.close()
+
+
+@pytest.mark.parametrize("kind", ["influxdb1", "influxdb2"])
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 ", b"HTTP/1.1 20", None])
+def test_an_answer_that_is_cut_off_or_never_comes_is_no_answer(kind: str, says: bytes | None, tmp_path: Path) -> None:
+    """Whether the database has stored the batch cannot be known then: it is written again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        settings = influxdb1(url) if kind == "influxdb1" else influxdb2(url, tmp_path)
+        sink = open_sink(msgspec.structs.replace(settings, timeout_s=0.5))
+        done = threading.Event()
+
+        def take_and_cut() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                if says is None:
+                    done.wait(30)
+                else:
+                    connection.sendall(says)
+
+        thread = threading.Thread(target=take_and_cut)
+        thread.start()
+        try:
+            with pytest.raises(Busy):
+                sink.write(["m f=1 1"])
+        finally:
+            done.set()
+            thread.join()
+            sink.close()
 
 
 def test_a_token_file_that_all_may_read_is_refused(tmp_path: Path) -> None:
