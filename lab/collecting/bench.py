@@ -113,6 +113,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return _ratio(self.ours, self.node_red_joined) if self.node_red_joined else None
 
     @property
+    def cpu_node_red_joined(self) -> float | None:
+        """How many times our CPU that one takes for a result; hardly depends on who else uses the cores."""
+        return round(self.node_red_joined.cpu_ms / self.ours.cpu_ms, 3) if self.node_red_joined else None
+
+    @property
     def missed(self) -> list[str]:
         """Name the goals that were missed."""
         rss_mb = max(self.ours.rss_mb, self.ours_batched.rss_mb)
@@ -163,6 +168,7 @@ def run(arguments: argparse.Namespace) -> Judged:
         "ratio_naive": found.ratio_naive,
         "ratio_node_red": found.ratio_node_red,
         "ratio_node_red_joined": found.ratio_node_red_joined,
+        "cpu_node_red_joined": found.cpu_node_red_joined,
         "missed": found.missed,
     }
     return Judged(msgspec.to_builtins(found) | ratios, _text(found), found.missed)
@@ -307,7 +313,10 @@ def _text(found: Found) -> str:
     ]
     node = found.without_node_red
     if found.ratio_node_red and found.ratio_node_red_joined:
-        node = f"{found.ratio_node_red:.2f} times Node-RED, {found.ratio_node_red_joined:.2f} times Node-RED with joins"
+        node = (
+            f"{found.ratio_node_red:.2f} times Node-RED, {found.ratio_node_red_joined:.2f} times Node-RED with joins"
+            f" (which takes {found.cpu_node_red_joined:.2f} times the CPU)"
+        )
     return (
         f"{found.probes} probes, {found.results} results each time, medians of {len(found.ours.rounds)} rounds;"
         f" the load alone reaches {found.load_messages_per_s:,.0f} messages/s\n{render(head, rows)}\n"
