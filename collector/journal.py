@@ -303,7 +303,7 @@ class Journal:
         for place in range(0, whole, _ROWS_AT_ONCE):
             connection.execute(_INSERT_MANY, [*itertools.chain.from_iterable(rows[place : place + _ROWS_AT_ONCE])])
         connection.executemany(_INSERT, rows[whole:])
-        if connection.total_changes - before == len(rows):
+        if connection.total_changes - before == len(batch.results):
             last: int = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             self.new_ids = range(last - len(rows) + 1, last + 1)
             return []
