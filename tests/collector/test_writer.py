@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ import pytest
 from collector_helpers import result, wait_until
 
 from collector import points, writer
+from collector.handover import Handover
 from collector.influx import Busy, Misconfigured, Rejected
 from collector.intake import Arrival, Intake
 from collector.journal import Batch, Journal
@@ -18,8 +21,6 @@ from wire import codec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from collector.handover import Handover
 
 
 class Memory:
@@ -272,3 +273,31 @@ def test_news_do_not_cost_the_lines_that_were_built_of_the_backlog(
         wait_until(lambda: news and journal.cursor("memory") == 100 + len(news))
     assert len(news) > 5
     assert sorted(number for number in built if number < 1000) == list(range(1, 101)), "each built once"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_handed_over_and_whenever_every_row_of_the_journal_is_written_and_nothing_else(
+    seed: int, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_RESULTS", 5)
+    dice = random.Random(seed)
+    sink = Memory()
+    one = Writer(Journal(journal.path), sink)
+    one.handover = Handover(dice.choice([0, 4, 15, 100]))
+    for _ in range(60):
+        if dice.random() < 0.5:
+            numbers = [dice.randrange(1, 300) for _ in range(dice.randrange(1, 9))]  # some come again, one fills a gap
+            late = 1 if dice.random() < 0.2 else None
+            store(journal, *numbers, received_us=late, handover=one.handover if one.handover.wanted else None)
+        sink.trouble = Busy("down") if dice.random() < 0.3 else None
+        with contextlib.suppress(Busy):
+            one._step()
+    sink.trouble = None
+    for _ in range(200):
+        one._step()
+    assert journal.cursor("memory") == journal.waiting(0)[1]
+    one._poster.shutdown()
+    one._journal.close()
+    wanted = [points.line(codec.decode_result(row.payload)) for row in journal.read(0, 1000)]
+    assert set(sink.lines) == set(wanted)
+    assert len(wanted) > 50
