@@ -58,7 +58,7 @@ _EXAMPLES: Final = """examples:
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender in one round. CPU in ms per result, of each process; MB of 10^6 bytes."""
+    """One contender in one round. CPU in ms per result, of each process and of the load; MB of 10^6 bytes."""
 
     results_per_s: float
     messages_per_s: float
@@ -80,6 +80,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
     broker_cpu_ms: float
     influxd_cpu_ms: float
+    load_cpu_ms: float
     rounds: list[float]
 
 
@@ -116,6 +117,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def cpu_node_red_joined(self) -> float | None:
         """How many times our CPU that one takes for a result; hardly depends on who else uses the cores."""
         return round(self.node_red_joined.cpu_ms / self.ours.cpu_ms, 3) if self.node_red_joined else None
+
+    @property
+    def bound_node_red_joined(self) -> float | None:
+        """How many times as fast as that one a contender could be that took no CPU, where all of it is in use."""
+        if (flow := self.node_red_joined) is None:
+            return None
+        others = flow.broker_cpu_ms + flow.influxd_cpu_ms + flow.load_cpu_ms
+        return round((flow.cpu_ms + others) / others, 3)
 
     @property
     def missed(self) -> list[str]:
@@ -169,6 +178,7 @@ def run(arguments: argparse.Namespace) -> Judged:
         "ratio_node_red": found.ratio_node_red,
         "ratio_node_red_joined": found.ratio_node_red_joined,
         "cpu_node_red_joined": found.cpu_node_red_joined,
+        "bound_node_red_joined": found.bound_node_red_joined,
         "missed": found.missed,
     }
     return Judged(msgspec.to_builtins(found) | ratios, _text(found), found.missed)
@@ -252,7 +262,7 @@ def sample(contender: Contender, folder: Path, probes: int, results: int, per_me
         results_per_s=results / took_s,
         messages_per_s=said["messages"] / took_s,
         rss_mb=rss_mb,
-        cpu_ms={name: used_s / results * 1e3 for name, used_s in cpu.items()},
+        cpu_ms={name: used_s / results * 1e3 for name, used_s in [*cpu.items(), ("load", said["cpu_s"])]},
         acked=acks["acked"],
         acked_after_s=max(acks["acked_at_s"] - said["begun_s"], 0.0),
     )
@@ -285,6 +295,7 @@ def _line(contender: Contender, samples: list[Sample], per_message: int) -> Line
         cpu_ms=median([sample.cpu_ms["contender"] for sample in samples]),
         broker_cpu_ms=median([sample.cpu_ms["broker"] for sample in samples]),
         influxd_cpu_ms=median([sample.cpu_ms["influxd"] for sample in samples]),
+        load_cpu_ms=median([sample.cpu_ms["load"] for sample in samples]),
         rounds=[round(sample.results_per_s, 1) for sample in samples],
     )
 
@@ -296,7 +307,7 @@ def _ratio(ours: Line, other: Line) -> float:
 def _text(found: Found) -> str:
     everybody = (found.ours, found.naive, found.node_red, found.node_red_joined, found.ours_batched)
     lines = [line for line in everybody if line is not None]
-    head = ("", "results in a message", "messages/s", "results/s", "MB", "CPU s per 1000", "broker", "InfluxDB", "owes")
+    head = ("", "in a message", "messages/s", "results/s", "MB", "CPU s per 1000", "broker", "InfluxDB", "load", "owes")
     rows = [
         (
             line.name,
@@ -307,6 +318,7 @@ def _text(found: Found) -> str:
             f"{line.cpu_ms:.3f}",
             f"{line.broker_cpu_ms:.3f}",
             f"{line.influxd_cpu_ms:.3f}",
+            f"{line.load_cpu_ms:.3f}",
             line.promises,
         )
         for line in lines
@@ -315,7 +327,9 @@ def _text(found: Found) -> str:
     if found.ratio_node_red and found.ratio_node_red_joined:
         node = (
             f"{found.ratio_node_red:.2f} times Node-RED, {found.ratio_node_red_joined:.2f} times Node-RED with joins"
-            f" (which takes {found.cpu_node_red_joined:.2f} times the CPU)"
+            f"\nCPU for a result: Node-RED with joins takes {found.cpu_node_red_joined:.2f} times the collector's;"
+            " where broker, InfluxDB and\nload share the cores, one that took none would be"
+            f" {found.bound_node_red_joined:.2f} times as fast as that flow"
         )
     return (
         f"{found.probes} probes, {found.results} results each time, medians of {len(found.ours.rounds)} rounds;"
