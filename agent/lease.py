@@ -37,6 +37,9 @@ LONGEST_PAUSE_S: Final = 8.0
 LATE_WORD_S: Final = 1.0
 """How long after the promised start the word that the servers listen is waited for."""
 
+POSTPONED_FROM_S: Final = 5.0
+"""What takes longer than an answer takes, and the start of the servers, was a wait for others."""
+
 LOOK_AROUND_S: Final = 1.0
 LOOK_AROUND_EVERY_S: Final = 6 * 3600.0
 _RTT: Final = re.compile(r"= (?P<min>[\d.]+)/")
@@ -94,17 +97,22 @@ class Borrowed(Server, frozen=True, kw_only=True):
             responder=self.responder,
             lease=self.lease,
             load_percent=self.load_percent,
+            waited_s=self.waited_s,
         )
 
 
 def borrow(lender: Lender, clock: Clock, wish: Wish, *, path: LinkPath | None = None) -> Borrowed:
     """Borrow servers, waiting for the turn for `wish.window_s` at most; raise MeasurementFailed."""
-    give_up_s = clock.monotonic_s() + wish.window_s
+    asked_s = clock.monotonic_s()
+    give_up_s = asked_s + wish.window_s
     while True:
         left_s = max(give_up_s - clock.monotonic_s(), 0.0)
         reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), path)
         if isinstance(reply, Granted):
-            return _borrowed(reply, ends_s=clock.monotonic_s() + reply.expires_in_s if reply.ports else None)
+            now_s = clock.monotonic_s()
+            return _borrowed(
+                reply, ends_s=now_s + reply.expires_in_s if reply.ports else None, waited_s=now_s - asked_s
+            )
         if not isinstance(reply, Busy):
             raise MeasurementFailed(Reason.REFUSED, f"{reply.responder} denied the lease: {reply.reason}")
         pause_s = min(max(reply.retry_in_s, 0.2), LONGEST_PAUSE_S) * random.uniform(1.0, 1.3)  # noqa: S311  # spreads, hides nothing
@@ -197,7 +205,7 @@ def _rtt_ms(host: str, path: LinkPath | None) -> float:
     return float(match["min"]) if match is not None else float("inf")
 
 
-def _borrowed(reply: Granted, *, ends_s: float | None) -> Borrowed:
+def _borrowed(reply: Granted, *, ends_s: float | None, waited_s: float) -> Borrowed:
     return Borrowed(
         host=reply.host,
         ports=reply.ports,
@@ -207,4 +215,5 @@ def _borrowed(reply: Granted, *, ends_s: float | None) -> Borrowed:
         login=Login(reply.user, reply.token, reply.public_key) if reply.user else None,
         ends_s=ends_s,
         load_percent=reply.load_percent,
+        waited_s=round(waited_s, 1) if reply.ports and waited_s >= POSTPONED_FROM_S else None,
     )

@@ -206,7 +206,12 @@ def _server(result: Result) -> Fields:
     server = result.used.server if result.used else None
     if server is None:
         return {}
-    return {"server": server.host, "responder": server.responder, "server_load_percent": server.load_percent}
+    return {
+        "server": server.host,
+        "responder": server.responder,
+        "server_load_percent": server.load_percent,
+        "server_waited_s": server.waited_s,
+    }
 
 
 def _latency(outcome: Latency) -> Fields:

@@ -29,6 +29,8 @@ class Server(Message, frozen=True, kw_only=True):
     lease: str | None = None
     load_percent: float | None = None
     """How much of its network the responder said was in use when it lent the server."""
+    waited_s: float | None = None
+    """How long the test was postponed until it had its turn: others tested there, or in its cell; None: not at all."""
 
 
 class Route(Message, frozen=True, kw_only=True):

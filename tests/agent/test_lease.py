@@ -87,6 +87,27 @@ def test_a_booked_turn_is_waited_for_and_may_come_sooner() -> None:
     assert lender.waited_s[1:] == [60 + lease.LATE_WORD_S, 30 + lease.LATE_WORD_S]
 
 
+@dataclass
+class Hands:
+    """A clock that goes on by `step_s` whenever it is looked at."""
+
+    step_s: float
+    at_s: float = 0.0
+
+    def monotonic_s(self) -> float:
+        self.at_s += self.step_s
+        return self.at_s
+
+
+@pytest.mark.parametrize(("step_s", "waited_s"), [(0.5, None), (14.0, 28.0)])
+def test_a_test_that_was_postponed_says_for_how_long(step_s: float, waited_s: float | None) -> None:
+    lender = Responders({"a": [granted("a", starts_in_s=60), granted("a")]}, Habits(["a"]))
+    borrowed = borrow(lender, Hands(step_s), WISH)  # type: ignore[arg-type]  # all that is asked of a clock here
+    told = borrowed.plain().waited_s
+    assert (told is None) == (waited_s is None)
+    assert told is None or told >= waited_s
+
+
 def test_a_promise_without_further_word_is_taken_at_its_time() -> None:
     lender = Responders({"a": [granted("a", starts_in_s=1), None]}, Habits(["a"]))
     assert borrow(lender, SystemClock(), WISH).responder == "a"

@@ -71,6 +71,7 @@ def sample_results() -> list[Result]:
         kind: decode_result((ROOT / f"tests/golden/v0.1.0-{kind}.json").read_bytes())
         for kind in ("throughput", "failed", *OTHERS)
     }
+    model["throughput"] = decode_result((ROOT / "tests/golden/v0.1.0-throughput-postponed.json").read_bytes())
     good = decode_result((ROOT / "tests/golden/v0.1.0-throughput-loaded.json").read_bytes()).outcome
     assert isinstance(good, Throughput)
     outcomes = [
