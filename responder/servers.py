@@ -152,7 +152,10 @@ class Gate:
         if about.complaint is not None:
             raise ServerError(about.complaint)
         self._pkcs1 = about.version >= _OAEP_SINCE
-        self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-")
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-")
+        except OSError as error:
+            raise ServerError(f"no folder for the leases' key can be made: {error}") from error
         folder = Path(self._folder.name)
         self._key_file = folder / "key.pem"
         try:
@@ -164,16 +167,27 @@ class Gate:
             raise
 
     def admit(self, user: str, password: str) -> Login:
-        """Let one user in; the file is a line `user,sha256({user}password)` (iperf3(1), --authorized-users-path)."""
+        """Let one user in; the file is a line `user,sha256({user}password)` (iperf3(1), --authorized-users-path).
+
+        Raise ServerError where the disk does not take it.
+        """
         users_file = Path(self._folder.name) / f"{user}.csv"
         digest = hashlib.sha256(f"{{{user}}}{password}".encode()).hexdigest()
-        users_file.touch(mode=0o600)
-        users_file.write_text(f"{user},{digest}\n", encoding="ascii")
+        try:
+            users_file.touch(mode=0o600)
+            users_file.write_text(f"{user},{digest}\n", encoding="ascii")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                users_file.unlink()
+            raise ServerError(
+                f"{users_file}: {error.strerror}; nobody can be lent a server before it has room"
+            ) from error
         return Login(self._key_file, users_file, self._pkcs1)
 
     def shut_out(self, login: Login) -> None:
         """Forget a user."""
-        login.users_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            login.users_file.unlink()
 
     def close(self) -> None:
         """Remove the key and every user."""

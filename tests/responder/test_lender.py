@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -95,6 +97,22 @@ def test_an_address_that_this_machine_has_not_is_denied_in_words(
     assert isinstance(answer, Denied)
     assert answer.reason == "this responder cannot start its servers; see its log"
     assert "does not listen; it said: " in caplog.text
+
+
+def test_a_disk_that_takes_no_login_costs_this_lease_and_nothing_else(
+    settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_path: Path, _text: str, encoding: str) -> int:
+        raise OSError(errno.ENOSPC, f"No space left on device, in {encoding}")
+
+    with closing(Lender(settings, clock)) as lender:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Path, "write_text", full)
+            answer = lender.answer(request("1"))
+        assert isinstance(answer, Denied)
+        assert "No space left on device" in caplog.text
+        assert lender.leases == ()
+        assert isinstance(lender.answer(request("1")), Granted), "the same request, once there is room"
 
 
 def test_after_the_download_alone_the_upload_server_waits_until_expiry(lender: Lender, clock: Clock) -> None:
