@@ -105,10 +105,12 @@ def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int)
 
 def explain(path: Path, error: Exception) -> StorageError:
     """Turn a foreign exception into one line that says where, what, and what to do."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where a folder above may not be entered
         return StorageError(f"{path}: a folder; name the file in it")
     text = (error.strerror or "") if isinstance(error, OSError) else str(error)
-    if "full" in text or "No space" in text:
+    if isinstance(error, PermissionError):
+        remedy = "run this as the service's user or as root, or let that user read and write it"
+    elif "full" in text or "No space" in text:
         remedy = "free some space; nothing is lost meanwhile"
     elif "readonly" in text or "read-only" in text.lower() or "ermission" in text:
         remedy = "make it writable for this service's user"

@@ -174,14 +174,23 @@ class Journal:
     def connection(self) -> sqlite3.Connection:
         """The connection, opened anew if the last transaction failed; raise StorageError."""
         if self._open is None:
-            if self._read_only and not self.path.exists():
-                raise StorageError(f"{self.path}: no journal there yet; has the collector run?")
+            if self._read_only:
+                self._look()
             self._open = durable.open_database(
                 self.path, _SCHEMA + clashes.SCHEMA, user_version=FORMAT, read_only=self._read_only
             )
             if not self._fsync:
                 self._open.execute("PRAGMA synchronous=NORMAL")
         return self._open
+
+    def _look(self) -> None:
+        """Raise StorageError if there is nothing to read: SQLite's own words would not say why."""
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(f"{self.path}: no journal there yet; has the collector run?") from error
+        except OSError as error:
+            raise durable.explain(self.path, error) from error
 
     def append(self, batch: Batch) -> list[Entry]:
         """Store all of it, or nothing and raise StorageError; return the results whose number another one holds."""

@@ -19,7 +19,7 @@ from base.durable import StorageError, explain, open_database
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"), "free some space"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "make it writable"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/x"), "make it writable"),
-        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), "make it writable"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), "as the service's user or as root"),
         (sqlite3.DatabaseError("file is not a database"), "the file is damaged"),
         (sqlite3.OperationalError("database is locked"), "is the service running twice?"),
         (sqlite3.OperationalError("unable to open database file"), "check that the folder exists"),

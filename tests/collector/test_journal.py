@@ -153,6 +153,19 @@ def test_a_journal_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
         Journal(tmp_path / "journal.db", read_only=True)
 
 
+@pytest.mark.root
+def test_a_folder_that_one_may_not_enter_is_said_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    tmp_path.chmod(0o750)
+    os.seteuid(65534)
+    try:
+        for opening in (lambda: Journal(path, read_only=True), lambda: Journal(path), lambda: JournalLock(path)):
+            with pytest.raises(StorageError, match=r"run this as the service's user or as root|check that the folder"):
+                opening()
+    finally:
+        os.seteuid(0)
+
+
 def test_a_file_that_is_no_journal_is_named_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(b"not a database, just text of some length. " * 100)
