@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from base.table import render
-from lab.benches import Complaint, Judged, add_bench, say
+from lab.benches import Judged, add_bench, say
 from lab.collecting import catch_up, node_red
 from lab.collecting.contenders import DATABASE, Contender, Naive, NodeRed, Ours, running
 from lab.collecting.watch import Load, Spent, StalledError, peak_rss_mb, stored, wait_until_stored
+from lab.numbers import real, whole
 from lab.rundir import RunDir
 from lab.servers import Influxd, Mosquitto, ServerError
 
@@ -157,19 +158,21 @@ def add_parser(parts: Parts) -> None:
         check="if a goal was missed",
         failures=(ServerError, StalledError, OSError),
     )
-    parser.add_argument("--results", type=int, default=60_000, metavar="N", help="each time (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default %(default)s")
-    parser.add_argument("--probes", type=int, metavar="N", help="default 500, with --catch-up 300")
+    parser.add_argument(
+        "--results", type=whole(1, 10_000_000), default=60_000, metavar="N", help="each time (default %(default)s)"
+    )
+    parser.add_argument("--rounds", type=whole(1, 1000), default=3, metavar="N", help="default %(default)s")
+    parser.add_argument("--probes", type=whole(1, 5000), metavar="N", help="default 500, with --catch-up 300")
     parser.add_argument("--no-node-red", action="store_true", help="leave Node-RED out (and miss its goal)")
     parser.add_argument("--catch-up", action="store_true", help="instead: what a backlog of two days costs")
-    parser.add_argument("--days", type=float, default=2.0, metavar="N", help="with --catch-up (default %(default)s)")
+    parser.add_argument(
+        "--days", type=real(0.01, 60), default=2.0, metavar="N", help="with --catch-up (default %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Judged:
-    """Measure and judge; raise Complaint, ServerError, StalledError or OSError."""
+    """Measure and judge; raise ServerError, StalledError or OSError."""
     probes = arguments.probes or (300 if arguments.catch_up else 500)
-    if min(probes, arguments.results, arguments.rounds) < 1 or arguments.days <= 0:
-        raise Complaint("numbers must be above 0", status=2)
     if arguments.catch_up:
         return catch_up.run(probes, arguments.days)
     found = measure(probes, arguments.results, arguments.rounds, node_red_too=not arguments.no_node_red)

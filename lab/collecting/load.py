@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import selectors
+import signal
 import socket
 import sys
 import time
@@ -154,6 +155,7 @@ def messages(probe: int, count: int, per_message: int) -> Iterator[bytes]:
 
 def main() -> None:
     """Do as the arguments say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, and ends us
     parser = argparse.ArgumentParser(prog="python -m lab.collecting.load", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--first-probe", type=int, default=0)
@@ -162,7 +164,10 @@ def main() -> None:
     parser.add_argument("--per-message", type=int, default=1)
     options = parser.parse_args()
     probes = range(options.first_probe, options.first_probe + options.probes)
-    load = Load(("127.0.0.1", options.port), probes, options.results, options.per_message)
+    try:
+        load = Load(("127.0.0.1", options.port), probes, options.results, options.per_message)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"the load: {error}")
     print("ready", flush=True)
     sys.stdin.readline()
     begun_s, cpu_s = time.monotonic(), time.process_time()

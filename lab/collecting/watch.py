@@ -108,7 +108,12 @@ class Load:
         )
 
     def __enter__(self) -> Self:
-        if self._answer() != "ready":
+        try:
+            ready = self._answer() == "ready"
+        except KeyboardInterrupt:
+            self.__exit__()
+            raise
+        if not ready:
             self.__exit__()
             raise StalledError("the load could not connect to the broker")
         return self

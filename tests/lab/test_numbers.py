@@ -36,6 +36,8 @@ def test_a_number_within_the_bounds_is_taken(read: Callable[[str], float], text:
     [
         "bench lease --vanish nan",
         "bench lease --seconds 99999999999999999999",
+        "bench collector --probes 99999999999999999999",
+        "bench collector --catch-up --days nan",
         "capacity --played 0",
         "capacity --probes 99999999999999999999",
         "capacity responder --mbps nan",
