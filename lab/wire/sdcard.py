@@ -23,6 +23,7 @@ from agent.deferred import Run
 from agent.spool import Spool
 from base.table import render
 from lab.benches import Complaint, Judged, add_bench, say
+from lab.numbers import real
 from lab.wire import day
 from wire.codec import encode
 
@@ -98,7 +99,9 @@ def add_parser(parts: Parts) -> None:
         metavar="DIR",
         help="where to write (%(default)s)",
     )
-    parser.add_argument("--hours", type=float, default=24.0, metavar="N", help="how much of the day (default all)")
+    parser.add_argument(
+        "--hours", type=real(0.05, 24), default=24.0, metavar="N", help="how much of the day (default all)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Judged:
