@@ -18,8 +18,8 @@ from agent.describe import describe_service
 from agent.measurements.base import MeasurementFailed
 from agent.namespace import inside
 from agent.plan import Room
+from agent.rank import is_telemetry
 from agent.settings import RadioJob, ThroughputJob
-from agent.spool import is_telemetry
 from agent.thinning import Thinner, Thinning
 from base.durable import StorageError
 from base.version import VERSION

@@ -1,69 +1,40 @@
 """The agent's durable queue. A result is on disk when `append` returns, and leaves when the collector has named it.
 
 Telemetry may be deferred instead (`agent.deferred`) and comes to disk with the next cadence or the next `append`, all
-in one commit; only then has it a number, and only then can it be sent. Commits that may be done again after a power cut
-(an acknowledgement, the begin of a telemetry run) are not fsynced by themselves: SQLite writes its log in order, so a
-later fsync covers them, and a power cut takes a tail of them and never a part.
-
-It also keeps what must survive a restart beside the queue: which slot each job ran last, a run that was under way when
-the power went, and what each SIM has spent. All in one SQLite file, so that one commit covers a run and its result.
+in one commit; only then has it a number, and only then can it be sent. The file is `agent.spool_file`'s, what else
+stands in it `agent.notebook`'s.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-import threading
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import archive, ledger, lives, room, salvage, time_repair
+from agent import answers, archive, ledger, lives, room, salvage, time_repair
 from agent.deferred import Account, Deferred, DeferredFile, Run
-from agent.ledger import Balance, Booking
-from base.durable import StorageError, explain
-from wire.codec import Undecodable, check, check_at, decode, decode_result, encode
+from agent.notebook import Notebook, enter
+from agent.rank import rank
+from wire.codec import Undecodable, check, decode, decode_result, encode
 from wire.delivery import MAX_RESEND_RESULTS
-from wire.events import Damaged, Dropped, Missed, PlanState
-from wire.measured import Failed, Throughput
+from wire.events import Damaged, Dropped
 from wire.results import Result, ResultId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import date, datetime
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from agent.meter import Meter
-    from agent.plan import Spent
-    from agent.planner import Visit as PastVisit
+    from agent.ledger import Booking
     from agent.time_repair import Undated
     from agent.timesync import Boot
 
 log = logging.getLogger(__name__)
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS results (seq INTEGER PRIMARY KEY, rank INTEGER NOT NULL, kind TEXT NOT NULL,
-                                    payload BLOB NOT NULL, crc TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS results_by_rank ON results (rank, seq);
-CREATE TABLE IF NOT EXISTS refused (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS runs (job TEXT, link TEXT, slot INTEGER NOT NULL, started_at TEXT NOT NULL,
-                                 under_way INTEGER NOT NULL, PRIMARY KEY (job, link)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS accounts (job TEXT, link TEXT, every_s INTEGER NOT NULL, slot INTEGER NOT NULL,
-                                     PRIMARY KEY (job, link)) WITHOUT ROWID;
-"""
-_VERSION: Final = 2
-_REFUSED_KEPT: Final = 1000
 _REPORT_BYTES: Final = 512
 _DEFERRED_AT_MOST: Final = 500
-
-# Who goes first when the spool is full: telemetry, then latency and services, then what a verdict stands on.
-_RANK_TELEMETRY: Final = 0
-_RANK_LATENCY: Final = 1
-_RANK_KEPT_LAST: Final = 2
-_SERVICES: Final = {"latency", "ping", "dns", "web"}
 
 
 class Waiting(NamedTuple):
@@ -82,7 +53,7 @@ class Counts(NamedTuple):
     refused: int
 
 
-class Spool:
+class Spool(Notebook):
     """The spool file, for several threads. Any method may raise StorageError; then nothing has changed."""
 
     def __init__(
@@ -99,45 +70,14 @@ class Spool:
         `defer_s`: how long telemetry may be deferred, in a file in `memory_dir` (without it, beside the spool). With 0
         nothing is, and what another one has deferred is left to it.
         """
-        self._path = path
+        super().__init__(path)
         self._max_bytes = max_bytes
         self._defer_s = defer_s
         self._archived = archived or archive.Bounds()
-        self._lock = threading.RLock()
-        self._generation = 0
-        self.spool_id = ""
-        self._before = 0
-        self._bytes = 0
-        self._db = self._open()
         self._deferred_file = DeferredFile(path, memory_dir or path.parent)
-        self._deferred = self._deferred_file.left_behind(self._generation) if defer_s else []
+        if defer_s:
+            self._deferred = self._deferred_file.left_behind(self._generation)
         self._deferred_since_s = time.monotonic() - defer_s
-
-    def _open(self) -> sqlite3.Connection:
-        db = salvage.open_spool(
-            self._path,
-            _SCHEMA + lives.SCHEMA + ledger.SCHEMA + time_repair.SCHEMA + archive.SCHEMA,
-            version=_VERSION,
-            rank=_rank,
-        )
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            _upgrade(db)
-            db.executemany(
-                "INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",), ("refiled",), ("deferred",)]
-            )
-            meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-            self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
-            self._before = lives.before(db, self.spool_id)
-            self._generation = db.execute("SELECT value FROM meta WHERE key='deferred'").fetchone()[0]
-            self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
-            db.execute("COMMIT")
-        except BaseException as error:
-            db.close()
-            if isinstance(error, sqlite3.Error):
-                raise explain(self._path, error) from error
-            raise
-        return db
 
     def close(self) -> None:
         """Take over what is deferred, and close the file; raise StorageError if that is not possible."""
@@ -218,7 +158,11 @@ class Spool:
             rows = db.execute(query, (count,)).fetchall()
         spoilt = [seq for seq, payload, known in rows if check(payload) != known]
         if spoilt:
-            self._put_spoilt_aside(spoilt)
+            log.error(
+                "%s: %d results have changed on the card; they are kept aside and not sent", self._path, len(spoilt)
+            )
+            with self._transaction() as db:
+                answers.put_spoilt_aside(db, spoilt)
         return [Waiting(seq, payload) for seq, payload, _ in rows if seq not in spoilt]
 
     def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str = "") -> int:
@@ -226,22 +170,8 @@ class Spool:
 
         With `checks` (see wire.delivery.Ack) a number whose result is another one by now is not let go.
         """
-        removed = at = 0
         with self._transaction(fsync=False) as db:
-            life = lives.span(db, spool_id)
-            if life is None:
-                return 0
-            for first, last in ranges:
-                span = (life.before + max(first, 1), min(life.before + last, life.last))
-                rows = db.execute("SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", span).fetchall()
-                stored = [
-                    (number,)
-                    for number, crc in rows
-                    if not checks or crc == check_at(checks, at + number - life.before - first)
-                ]
-                archive.keep(db, stored, _RANK_KEPT_LAST, self._archived)
-                removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
-                at += last - first + 1
+            removed = answers.let_go(db, spool_id, ranges, checks, self._archived)
             if removed:
                 self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
         return removed
@@ -266,9 +196,9 @@ class Spool:
     def refuse(self, spool_id: str, seq: int, reason: str, check_text: str = "") -> None:
         """Put aside a result that the collector will never take, so that it is kept but not sent for ever."""
         with self._transaction() as db:
-            number = self._refused_number(db, spool_id, seq, check_text)
+            number = answers.meant(db, spool_id, seq, check_text)
             if number is not None:
-                self._put_aside(db, number, reason)
+                answers.put_aside(db, number, reason)
 
     def refile(self, spool_id: str, seq: int, check_text: str = "") -> None:
         """Give a result a number of a new spool: the collector holds another one under its own.
@@ -277,14 +207,14 @@ class Spool:
         belongs to cannot be trusted any more, so what is made from now on belongs to a new one.
         """
         with self._transaction() as db:
-            number = self._refused_number(db, spool_id, seq, check_text)
+            number = answers.meant(db, spool_id, seq, check_text)
             if number is None:
                 return
             (payload,) = db.execute("SELECT payload FROM results WHERE seq=?", (number,)).fetchone()
             try:
                 result = decode_result(payload)
             except Undecodable as error:
-                self._put_aside(db, number, str(error))
+                answers.put_aside(db, number, str(error))
                 return
             if spool_id == self.spool_id:
                 self._begin_life(db)
@@ -319,115 +249,6 @@ class Spool:
         with self._transaction() as db:
             time_repair.release(db, payloads)
             self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
-
-    def last_began(self) -> str | None:
-        """Tell when the last run began (ISO), of those that a trusted clock stamped."""
-        query = "SELECT MAX(started_at) FROM runs WHERE (job, link) NOT IN (SELECT job, link FROM untimed_runs)"
-        with self._reading() as db:
-            last: str | None = db.execute(query).fetchone()[0]
-        return last
-
-    def run_began(self, run: Run) -> Boot | None:
-        """Tell when a run began that a doubtful clock stamped."""
-        with self._reading() as db:
-            return time_repair.run_began(db, run.job, run.link)
-
-    # --- runs and spending ------------------------------------------------------------------------------------------
-
-    def begin(
-        self,
-        run: Run,
-        started_at: datetime,
-        began: Boot | None = None,
-        *,
-        account: Account | None = None,
-        fsync: bool = True,
-    ) -> None:
-        """Note that a run begins: its slot will not be run again, and a kill mid-run will show.
-
-        With `fsync` losing power mid-run will show too. `began`: when it does, if the wall clock cannot be believed.
-        """
-        with self._transaction(fsync=fsync) as db:
-            time_repair.note_run(db, run.job, run.link, began)
-            db.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 1)",
-                (run.job, run.link, run.slot, started_at.isoformat()),
-            )
-            if run.visit is not None:
-                ledger.visit(db, run.link, run.job, run.visit, made=True)
-            _enter(db, account)
-            db.execute("UPDATE meta SET value = value + 1 WHERE key='made'")
-
-    def account(self, *accounts: Account) -> None:
-        """Note up to where slots are accounted for."""
-        with self._transaction(fsync=False) as db:
-            for one in accounts:
-                _enter(db, one)
-
-    def accounts(self) -> dict[tuple[str, str], Account]:
-        """Tell for each (job, link) up to where its slots are accounted for."""
-        with self._reading() as db:
-            noted = [Account(*row) for row in db.execute("SELECT job, link, every_s, slot FROM accounts").fetchall()]
-            noted += [one.account for one in self._deferred if one.account is not None]
-        return {(one.job, one.link): one for one in noted}
-
-    def last_slots(self) -> dict[tuple[str, str], int]:
-        """Tell which slot each (job, link) ran last."""
-        with self._reading() as db:
-            slots = {(job, link): slot for job, link, slot in db.execute("SELECT job, link, slot FROM runs")}
-            runs = [one.ends for one in self._deferred if one.ends is not None]
-        return slots | {(run.job, run.link): run.slot for run in runs}
-
-    def under_way(self) -> list[tuple[Run, str]]:
-        """List runs that began and never ended, with the ISO time of their begin."""
-        with self._reading() as db:
-            rows = db.execute("SELECT job, link, slot, started_at FROM runs WHERE under_way=1").fetchall()
-        return [(Run(job, link, slot), started_at) for job, link, slot, started_at in rows]
-
-    # --- the books of the data plan -------------------------------------------------------------------------------
-
-    def spent(self, link: str, day: date, month_began: date) -> Spent:
-        """Tell what a link's interface has carried on a plan day and since its plan month began."""
-        with self._reading() as db:
-            return ledger.spent(db, link, day, month_began)
-
-    def book(self, *bookings: Booking) -> None:
-        """Book what was carried outside of runs."""
-        with self._transaction() as db:
-            for booking in bookings:
-                ledger.book(db, booking)
-
-    def meter(self, link: str) -> Meter | None:
-        """Return the last reading that was booked."""
-        with self._reading() as db:
-            return ledger.meter(db, link)
-
-    def visits(self, link: str) -> list[PastVisit]:
-        """List the planned runs of the last weeks that were made or missed, oldest first."""
-        with self._reading() as db:
-            return ledger.visits(db, link)
-
-    def told(self, link: str, what: str, day: str) -> bool:
-        """Whether this was said on this day already."""
-        with self._reading() as db:
-            row = db.execute("SELECT 1 FROM told WHERE link=? AND what=? AND day=?", (link, what, day)).fetchone()
-        return row is not None
-
-    def tell(self, link: str, what: str, day: str) -> None:
-        """Note that this was said on this day."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", (link, what, day))
-
-    def balance(self, link: str) -> Balance | None:
-        """Return what the operator said last."""
-        with self._reading() as db:
-            row = db.execute("SELECT at, remaining_bytes, doubt, text FROM balances WHERE link=?", (link,)).fetchone()
-        return Balance(*row) if row is not None else None
-
-    def keep_balance(self, link: str, balance: Balance) -> None:
-        """Record what the operator said."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO balances VALUES (?, ?, ?, ?, ?)", (link, *balance))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -468,7 +289,7 @@ class Spool:
             row = (one.ends.job, one.ends.link, one.ends.slot, one.result.started_at.isoformat())
             db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, 0)", row)
             time_repair.note_run(db, one.ends.job, one.ends.link, one.began)
-        _enter(db, one.account)
+        enter(db, one.account)
         return identity, size
 
     def _insert(self, db: sqlite3.Connection, result: Result, began: Boot | None) -> tuple[ResultId, bytes]:
@@ -478,7 +299,7 @@ class Spool:
         kind = type(result.outcome).__struct_config__.tag
         db.execute(
             "INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)",
-            (number, _rank(result), kind, payload, check(payload)),
+            (number, rank(result), kind, payload, check(payload)),
         )
         time_repair.note(db, number, began)
         return ResultId(result.probe_id, self.spool_id, seq), payload
@@ -525,103 +346,3 @@ class Spool:
         self.spool_id = lives.begin(db, self._before)
         log.error("the collector holds other results under the numbers of spool %s: this card is an old copy", old)
         log.error("a new spool, %s, begins; the results go with it", self.spool_id)
-
-    def _refused_number(self, db: sqlite3.Connection, spool_id: str, seq: int, check_text: str) -> int | None:
-        """Find the result that a refusal means; None if it has gone, or the number is another result's by now."""
-        life = lives.span(db, spool_id)
-        if life is None or not 0 < seq <= life.last - life.before:
-            return None
-        row = db.execute("SELECT crc FROM results WHERE seq=?", (life.before + seq,)).fetchone()
-        return life.before + seq if row is not None and check_text in {"", row[0]} else None
-
-    def _put_aside(self, db: sqlite3.Connection, number: int, reason: str) -> None:
-        db.execute(
-            "INSERT OR IGNORE INTO refused SELECT seq, ?, payload FROM results WHERE seq=?", (reason[:500], number)
-        )
-        db.execute("DELETE FROM results WHERE seq=?", (number,))
-        db.execute("DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (_REFUSED_KEPT,))
-
-    def _put_spoilt_aside(self, numbers: list[int]) -> None:
-        """Keep back results whose bytes have changed on the card: they prove nothing. The loss is reported."""
-        log.error("%s: %d results have changed on the card; they are kept aside and not sent", self._path, len(numbers))
-        with self._transaction() as db:
-            row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
-            report = decode(row[0], Damaged) if row is not None else Damaged(saved=0, unreadable=0)
-            for number in numbers:
-                self._put_aside(db, number, "changed on the card")
-            report = msgspec.structs.replace(
-                report,
-                unreadable=report.unreadable + len(numbers),
-                detail=report.detail or "results changed on the card",
-            )
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (salvage.DAMAGE, encode(report)))
-
-    @contextmanager
-    def _transaction(self, *, fsync: bool = True) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            identity = self.spool_id, self._before
-            try:
-                self._db.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                self.spool_id, self._before = identity
-                if isinstance(error, sqlite3.Error):
-                    self._roll_back()
-                    raise self._explained(error) from error
-                self._roll_back()
-                raise
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._db
-            except sqlite3.Error as error:
-                raise self._explained(error) from error
-
-    def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-
-    def _explained(self, error: sqlite3.Error) -> StorageError:
-        """Say what is wrong; a file that proves to be damaged while it is used is rebuilt at once."""
-        explained = explain(self._path, error)
-        if salvage.is_damage(error) or "closed" in str(error):  # closed: rebuilding it did not work the last time
-            self._db.close()
-            self._db = self._open()
-        return explained
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Bring a file of format 1 up to date: results without a check, and one life that is not written down."""
-    if not any(column[1] == "crc" for column in db.execute("PRAGMA table_info(results)")):
-        db.execute("ALTER TABLE results ADD COLUMN crc TEXT NOT NULL DEFAULT ''")
-        rows = db.execute("SELECT seq, payload FROM results").fetchall()
-        db.executemany("UPDATE results SET crc=? WHERE seq=?", [(check(payload), seq) for seq, payload in rows])
-        db.execute("INSERT INTO lives SELECT value, 0 FROM meta WHERE key='spool_id'")
-
-
-def is_telemetry(result: Result) -> bool:
-    """Whether a result may be deferred and sent with others: a verdict does not stand on it, nobody is called by it."""
-    if isinstance(result.outcome, PlanState | Missed):
-        return True
-    return result.job is not None and result.job.measurement != "throughput"
-
-
-def _enter(db: sqlite3.Connection, account: Account | None) -> None:
-    if account is not None:
-        db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?)", account[:4])
-        for visit in account.missed:
-            ledger.visit(db, account.link, account.job, visit, made=False)
-
-
-def _rank(result: Result) -> int:
-    outcome = result.outcome
-    throughput_wanted = result.job is not None and result.job.measurement == "throughput"
-    if isinstance(outcome, Throughput | Dropped | Damaged) or (isinstance(outcome, Failed) and throughput_wanted):
-        return _RANK_KEPT_LAST
-    served = result.job is not None and result.job.measurement in _SERVICES
-    return _RANK_LATENCY if served else _RANK_TELEMETRY

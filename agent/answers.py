@@ -1,0 +1,70 @@
+"""What becomes of results that the collector has answered, or that the card has spoilt: let go, or kept aside.
+
+Every function works inside its caller's transaction on the spool's file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from agent import archive, lives, rank, salvage
+from wire.codec import check_at, decode, encode
+from wire.events import Damaged
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+_ASIDE_AT_MOST: Final = 1000
+
+
+def let_go(
+    db: sqlite3.Connection, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str, bounds: archive.Bounds
+) -> int:
+    """Delete what the collector has stored, see `Spool.acknowledge`; return how many that were."""
+    life = lives.span(db, spool_id)
+    if life is None:
+        return 0
+    removed = at = 0
+    for first, last in ranges:
+        span = (life.before + max(first, 1), min(life.before + last, life.last))
+        rows = db.execute("SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", span).fetchall()
+        stored = [
+            (number,)
+            for number, crc in rows
+            if not checks or crc == check_at(checks, at + number - life.before - first)
+        ]
+        archive.keep(db, stored, rank.KEPT_LAST, bounds)
+        removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
+        at += last - first + 1
+    return removed
+
+
+def meant(db: sqlite3.Connection, spool_id: str, seq: int, check_text: str) -> int | None:
+    """Find the number of the result that a refusal means; None if it has gone, or another one has it by now."""
+    life = lives.span(db, spool_id)
+    if life is None or not 0 < seq <= life.last - life.before:
+        return None
+    row = db.execute("SELECT crc FROM results WHERE seq=?", (life.before + seq,)).fetchone()
+    return life.before + seq if row is not None and check_text in {"", row[0]} else None
+
+
+def put_aside(db: sqlite3.Connection, number: int, reason: str) -> None:
+    """Keep a result that will not be sent any more, for a while."""
+    db.execute("INSERT OR IGNORE INTO refused SELECT seq, ?, payload FROM results WHERE seq=?", (reason[:500], number))
+    db.execute("DELETE FROM results WHERE seq=?", (number,))
+    db.execute("DELETE FROM refused WHERE seq <= (SELECT MAX(seq) FROM refused) - ?", (_ASIDE_AT_MOST,))
+
+
+def put_spoilt_aside(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Keep back results whose bytes have changed on the card: they prove nothing. The loss is reported."""
+    row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
+    report = decode(row[0], Damaged) if row is not None else Damaged(saved=0, unreadable=0)
+    for number in numbers:
+        put_aside(db, number, "changed on the card")
+    report = msgspec.structs.replace(
+        report, unreadable=report.unreadable + len(numbers), detail=report.detail or "results changed on the card"
+    )
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (salvage.DAMAGE, encode(report)))
