@@ -69,12 +69,17 @@ def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result]
     rebuilt = path.with_name(path.name + ".rebuilt")
     if rebuilt.exists():  # the power went during the swap
         _swap(path, rebuilt)
+    try:
+        log_before = _bytes(path, "-wal")  # opening writes over what looks like the rest of a power cut
+    except OSError as error:
+        raise explain(path, error) from error
     db, verdict = _open_sound(path, schema, version)
     if db is not None:
         return db
     verdict = " ".join(verdict.split())
     log.error("%s is damaged (%s)", path, verdict)
-    _rebuild(path, rebuilt, verdict, schema, version=version, rank=rank)
+    by_page = [row.columns for row in carve.rows(_bytes(path), log_before)]
+    _rebuild(path, rebuilt, verdict, by_page, schema, version=version, rank=rank)
     _swap(path, rebuilt)
     return open_database(path, schema, user_version=version, cache_kib=_CACHE_KIB)
 
@@ -107,7 +112,14 @@ def is_damage(error: Exception) -> bool:
 
 
 def _rebuild(
-    path: Path, rebuilt: Path, verdict: str, schema: str, *, version: int, rank: Callable[[Result], int]
+    path: Path,
+    rebuilt: Path,
+    verdict: str,
+    by_page: list[_Columns],
+    schema: str,
+    *,
+    version: int,
+    rank: Callable[[Result], int],
 ) -> None:
     under_way = path.with_name(path.name + ".rebuilding")
     for suffix in _TRANSIENT:
@@ -117,7 +129,6 @@ def _rebuild(
         _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         told = _Told(meta.get("spool_id", ""), meta.get("last_seq", 0), lives.all_of(db))
-        by_page = [row.columns for row in carve.rows(_bytes(path), _bytes(path, "-wal"))]
         refiled = {*_refiled(by_page), *db.execute("SELECT spool_id, was FROM refiled").fetchall()}
         db.execute("DELETE FROM refiled")
         db.executemany("INSERT INTO refiled VALUES (?, ?, ?)", [(lives.REFILED, *old) for old in sorted(refiled)])
@@ -159,12 +170,15 @@ def _copy(path: Path) -> Iterator[Path]:
 def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     """Store what was found under its old numbers; return the last number of the file."""
     known = lives.all_of(db)
-    numbers = {known.get(one.spool_id, -1) + one.seq: one.spool_id for one in found if one.spool_id in known}
+    numbers = {known[one.spool_id] + one.seq: one.spool_id for one in found if one.spool_id in known}
+    numbered = [name for name, columns in _tables(db).items() if "seq" in columns]
     if any(lives.of(db, number)[0] != spool_id for number, spool_id in numbers.items()):
         known.clear()  # this table is damaged too, so what goes by these numbers elsewhere means nothing
-        for name, columns in _tables(db).items():
-            if name == "lives" or "seq" in columns:
-                db.execute(f"DELETE FROM {name}")  # noqa: S608  # names of ours
+        for name in ("lives", *numbered):
+            db.execute(f"DELETE FROM {name}")  # noqa: S608  # names of ours
+    else:  # what said which number was the last may be older than they are, or gone
+        given = [db.execute(f"SELECT COALESCE(MAX(seq), 0) FROM {name}").fetchone()[0] for name in numbered]  # noqa: S608  # as above
+        last_seq = max(last_seq, *known.values(), *numbers, *given, 0)
     for spool_id in dict.fromkeys(result.spool_id for result in found):
         if spool_id not in known:
             known[spool_id] = last_seq if known else 0
@@ -192,7 +206,8 @@ def _results(
     """Find every result that waits, by SQL and page by page; and how many are known to be lost.
 
     Where SQL still sees the whole table or its index, it knows which numbers wait: an older one that is found besides
-    was acknowledged, and its page not wiped since. What was given out after SQL lost sight is found page by page only.
+    was acknowledged, and its page not wiped since. What was given out after SQL lost sight is found page by page only,
+    and so is what belongs to a life that SQL does not see: of its numbers nothing is known.
     """
     by_sql, whole = _as_far_as_it_comes(copy, "SELECT payload, crc FROM results")
     indexed, index_whole = _as_far_as_it_comes(copy, "SELECT seq FROM results INDEXED BY results_by_rank")
@@ -201,7 +216,8 @@ def _results(
     for old in _refiled(by_page):
         carved.pop(old, None)
     numbers = {number for (number,) in indexed if isinstance(number, int)} if index_whole else set()
-    later = {key: one for key, one in carved.items() if told.number(one) > told.last_number or not told.spool_id}
+    unknown = {key for key, one in carved.items() if not told.spool_id or one.spool_id not in told.before}
+    later = {key: one for key, one in carved.items() if key in unknown or told.number(one) > told.last_number}
     if whole:
         found, lost = later | waiting, spoilt
     elif index_whole:
@@ -213,9 +229,9 @@ def _results(
         span = (min(placed, default=0), max(placed, default=0), told.last_number)
         lost = max(torn, max(span[1:]) + 1 - span[0] - len(placed) if placed else 0)
     if whole or index_whole:
-        placed = {told.number(one) for one in later.values()}
+        placed = {told.number(one) for key, one in later.items() if key not in unknown}
         last = max([told.last_number, *placed, *_last_numbers(by_page, max(placed, default=told.last_number))])
-        lost += last - told.last_number - len(placed)
+        lost += max(last - told.last_number - len(later), 0)
     return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), max(lost, 0)
 
 

@@ -386,3 +386,85 @@ def test_a_result_that_has_another_number_now_does_not_come_back_under_its_old_o
     again = Spool(path, max_bytes=LARGE)
     assert numbers(again) == list(range(10))
     again.close()
+
+
+def destroyed(path: Path, *tables: str) -> None:
+    """Destroy the root pages of these tables in a file that has no log."""
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        roots = [
+            db.execute("SELECT rootpage FROM sqlite_master WHERE name=?", (name,)).fetchone()[0] for name in tables
+        ]
+    db.close()
+    content = bytearray(path.read_bytes())
+    for root in roots:
+        content[(root - 1) * 4096 : root * 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+
+
+def killed(spool: Spool, path: Path) -> None:
+    """Leave the file and its log as they are now."""
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{spool._path}{suffix}", f"{path}{suffix}")
+    spool.close()
+
+
+def test_a_life_of_which_nothing_is_known_any_more_takes_no_number_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter("cba")  # the unknown one is placed first
+    monkeypatch.setattr("agent.lives.secrets.token_hex", lambda _: next(names))
+    live, path = tmp_path / "live.db", tmp_path / "spool.db"
+    spool = Spool(live, max_bytes=LARGE)
+    for number in range(4):
+        spool.append(result(number))
+    spool.refile(spool.spool_id, 1)
+    for number in (4, 5):
+        spool.append(result(number))
+    spool._db.execute("DELETE FROM lives WHERE spool_id=?", (spool.spool_id,))
+    killed(spool, path)
+    destroyed(path, "meta")
+    again = Spool(path, max_bytes=LARGE)
+    assert numbers(again) == list(range(6))
+    for number in range(6, 10):
+        again.append(result(number))
+    assert numbers(again) == list(range(10))
+    again.close()
+
+
+def test_what_was_made_in_a_life_that_the_broken_log_hides_is_saved(tmp_path: Path) -> None:
+    live, path = tmp_path / "live.db", tmp_path / "spool.db"
+    spool = Spool(live, max_bytes=LARGE)
+    for number in range(10):
+        spool.append(result(number))
+    spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool.refile(spool.spool_id, 1)
+    for number in range(10, 15):
+        spool.append(result(number))
+    killed(spool, path)
+    wal = path.with_name("spool.db-wal")
+    content = bytearray(wal.read_bytes())
+    content[32 + 16] ^= 1  # the first frame's checksum: SQLite reads none
+    wal.write_bytes(content)
+    again = Spool(path, max_bytes=LARGE)
+    assert set(numbers(again)) == set(range(15))
+    again.close()
+
+
+def test_a_log_that_looks_like_a_power_cut_is_read_all_the_same_where_the_file_is_damaged(tmp_path: Path) -> None:
+    live, path = tmp_path / "live.db", tmp_path / "spool.db"
+    spool = Spool(live, max_bytes=LARGE)
+    for number in range(10):
+        spool.append(result(number))
+    spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool.append(result(10))
+    killed(spool, path)
+    wal = path.with_name("spool.db-wal")
+    content = bytearray(wal.read_bytes())
+    content[32 + 16] ^= 1
+    wal.unlink()
+    destroyed(path, "told")
+    wal.write_bytes(content)
+    again = Spool(path, max_bytes=LARGE)
+    assert numbers(again) == list(range(11))
+    again.close()
