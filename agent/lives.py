@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS lives (spool_id TEXT PRIMARY KEY, before INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS refiled (what TEXT NOT NULL, spool_id TEXT NOT NULL, was INTEGER NOT NULL);
 """
-REFILED: Final = "refiled"
-"""Begins every row of that table, so that it is known again without the table."""
 _NO_END: Final = 2**62
 
 
@@ -56,13 +53,6 @@ def of(db: sqlite3.Connection, number: int) -> tuple[str, int]:
     """Return whose number this is: the spool_id and what was given before it."""
     row = db.execute("SELECT spool_id, before FROM lives WHERE before < ? ORDER BY before DESC", (number,)).fetchone()
     return row[0], row[1]
-
-
-def refile(db: sqlite3.Connection, number: int, spool_id: str, was: int) -> None:
-    """Note that a result has another number now: in a damaged file it must not come back under its old one."""
-    db.execute("DELETE FROM results WHERE seq=?", (number,))
-    db.execute("INSERT INTO refiled VALUES (?, ?, ?)", (REFILED, spool_id, was))
-    db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
 
 
 def all_of(db: sqlite3.Connection) -> dict[str, int]:

@@ -50,6 +50,7 @@ class Found(NamedTuple):
     kind: str
     rank: int
     payload: bytes
+    formerly: tuple[str, int] | None
 
 
 class _Told(NamedTuple):
@@ -129,9 +130,6 @@ def _rebuild(
         _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         told = _Told(meta.get("spool_id", ""), meta.get("last_seq", 0), lives.all_of(db))
-        refiled = {*_refiled(by_page), *db.execute("SELECT spool_id, was FROM refiled").fetchall()}
-        db.execute("DELETE FROM refiled")
-        db.executemany("INSERT INTO refiled VALUES (?, ?, ?)", [(lives.REFILED, *old) for old in sorted(refiled)])
         found, lost = _results(by_page, copy, rank, told)
         numbers = _place(db, found, told.last_number)
         counts = Counter(result.kind for result in found)
@@ -192,14 +190,6 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
     return last_seq
 
 
-def _refiled(rows: list[_Columns]) -> Iterator[tuple[str, int]]:
-    """Find the numbers (spool_id, seq) that results had before they got others."""
-    for columns in rows:
-        match columns:
-            case (lives.REFILED, str(spool_id), int(was)):
-                yield spool_id, was
-
-
 def _results(
     by_page: list[_Columns], copy: Path, rank: Callable[[Result], int], told: _Told
 ) -> tuple[list[Found], int]:
@@ -213,8 +203,8 @@ def _results(
     indexed, index_whole = _as_far_as_it_comes(copy, "SELECT seq FROM results INDEXED BY results_by_rank")
     waiting, spoilt = _known(by_sql, rank)
     carved, torn = _known(by_page, rank)
-    for old in _refiled(by_page):
-        carved.pop(old, None)
+    moved = {one.formerly for one in (*carved.values(), *waiting.values()) if one.formerly is not None}
+    carved = {key: one for key, one in carved.items() if key not in moved}  # it travels under its other number
     numbers = {number for (number,) in indexed if isinstance(number, int)} if index_whole else set()
     unknown = {key for key, one in carved.items() if not told.spool_id or one.spool_id not in told.before}
     later = {key: one for key, one in carved.items() if key in unknown or told.number(one) > told.last_number}
@@ -281,7 +271,8 @@ def _in_row(columns: _Columns, rank: Callable[[Result], int]) -> Iterator[Found 
             result = decode_result(payload)
             if result.spool_id and result.seq > 0:
                 kind = str(type(result.outcome).__struct_config__.tag)
-                yield Found(result.spool_id, result.seq, kind, rank(result), payload)
+                first = (result.formerly.spool_id, result.formerly.seq) if result.formerly is not None else None
+                yield Found(result.spool_id, result.seq, kind, rank(result), payload, first)
 
 
 def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:

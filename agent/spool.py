@@ -20,7 +20,7 @@ from agent.rank import rank
 from wire.codec import Undecodable, check, decode, decode_result, encode
 from wire.delivery import MAX_RESEND_RESULTS
 from wire.events import Damaged, Dropped
-from wire.results import Result, ResultId
+from wire.results import Number, Result, ResultId
 
 if TYPE_CHECKING:
     import sqlite3
@@ -204,7 +204,8 @@ class Spool(Notebook):
         """Give a result a number of a new spool: the collector holds another one under its own.
 
         That happens when this file is an old copy (a card put back, or copied). The numbers of the life that it
-        belongs to cannot be trusted any more, so what is made from now on belongs to a new one.
+        belongs to cannot be trusted any more, so what is made from now on belongs to a new one. The result says which
+        number it had first: by that the collector knows it again, whatever comes of this file.
         """
         with self._transaction() as db:
             number = answers.meant(db, spool_id, seq, check_text)
@@ -218,8 +219,10 @@ class Spool(Notebook):
                 return
             if spool_id == self.spool_id:
                 self._begin_life(db)
-            identity, again = self._insert(db, result, None)
-            lives.refile(db, number, spool_id, seq)
+            formerly = result.formerly or Number(spool_id=spool_id, seq=seq)
+            identity, again = self._insert(db, msgspec.structs.replace(result, formerly=formerly), None)
+            db.execute("DELETE FROM results WHERE seq=?", (number,))
+            db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
             self._bytes += len(again) - len(payload)
         log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 

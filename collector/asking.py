@@ -99,6 +99,7 @@ class Asker:
         self._names: dict[tuple[str, str], int] = {}
         self._asked_for: dict[int, list[Span]] = {}
         self._cursor = -1
+        self._renumbered = 0
         self._told: dict[str, tuple[int, int, int]] = {}
         self._told_at_s = 0.0
         self._stopping = threading.Event()
@@ -153,6 +154,10 @@ class Asker:
             last = min(self._cursor + _READ_AT_ONCE, newest)
             self._read_some(connection, last)
             self._cursor = last
+        query = "SELECT id, spool, seq, received_us FROM renumbered WHERE id > ? ORDER BY id"
+        for row_id, spool, seq, received_us in connection.execute(query, (self._renumbered,)).fetchall():
+            self._renumbered = row_id
+            (self._spools.get(spool) or self._meet(connection, spool)).add(seq, received_us)
         for spool, coverage in self._spools.items():
             if coverage.known.holes:
                 coverage.known.gone = gaps.gone(connection, spool)
@@ -193,8 +198,8 @@ class Asker:
                 coverage.known = known.get(spool, coverage.known)
                 coverage.highest = highest
                 for hole in coverage.known.holes:
-                    query = "SELECT received_us FROM results WHERE spool = ? AND seq = ?"
-                    coverage.since_us[hole] = connection.execute(query, (spool, hole[1] + 1)).fetchone()[0]
+                    query = "SELECT received_us FROM results WHERE spool = ? AND seq > ? ORDER BY seq LIMIT 1"
+                    coverage.since_us[hole] = connection.execute(query, (spool, hole[1])).fetchone()[0]
             self._cursor = newest
         finally:
             connection.execute("COMMIT")

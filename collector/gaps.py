@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from base import durable, table
-from collector import spans
+from collector import renumbered, spans
 from collector.spans import Span  # msgspec reads it
 from wire.codec import Undecodable, decode_result
 from wire.events import Dropped, Missed
@@ -122,6 +122,9 @@ def spools(connection: sqlite3.Connection, probe: str = "") -> dict[int, SpoolGa
     )
     for spool, probe_id, spool_id, first, last in rows:
         found.setdefault(spool, SpoolGaps(probe_id, spool_id)).holes.append((first, last))
+    for spool, numbers in renumbered.again(connection).items():
+        if (lacking := found.get(spool)) is not None:
+            lacking.holes = spans.without(lacking.holes, numbers)
     reports: defaultdict[tuple[str, str], list[Dropped]] = defaultdict(list)
     query = f"SELECT probe_id, spool_id, payload FROM results NATURAL JOIN spools WHERE {_NUMBERED}"  # noqa: S608  # a constant
     for probe_id, spool_id, payload in connection.execute(query) if found else ():

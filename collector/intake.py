@@ -94,7 +94,7 @@ class Intake(msgspec.Struct):
                 detail = "seq must be from 1 to 2^63 - 1 and spool_id 1 to 64 visible ASCII characters"
                 self._refuse(arrival, probe_id, Cause.BAD_IDENTITY, detail, item)
             else:
-                self.results.append(_entry(result, item, lined=self.lined))
+                self.results.append(entry_of(result, item, lined=self.lined))
 
     def _take_status(self, arrival: Arrival, probe_id: str) -> None:
         if not arrival.payload:
@@ -155,10 +155,14 @@ def _address(topic: str) -> topics.Address | None:
     return address if address is not None and _PROBE_ID.fullmatch(address.probe_id) else None
 
 
-def _entry(result: Result, payload: bytes, *, lined: bool) -> Entry:
+def entry_of(result: Result, payload: bytes, *, lined: bool = False) -> Entry:
+    """Make a result ready for the journal; with `lined` it gets the line it makes, if it makes one."""
     kind = str(result.outcome.__struct_config__.tag)
     text = ""
     if lined:
         with contextlib.suppress(ValueError, OverflowError):
             text = line(result)
-    return Entry(result.probe_id, result.spool_id, result.seq, kind, microseconds(result.started_at), payload, text)
+    first = result.formerly
+    formerly = (first.spool_id, first.seq) if first is not None else None
+    began_us = microseconds(result.started_at)
+    return Entry(result.probe_id, result.spool_id, result.seq, kind, began_us, payload, text, formerly)

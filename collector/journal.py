@@ -1,7 +1,8 @@
 """The journal: every result as it came, on disk before `append` returns, never changed afterwards. The truth.
 
-A result is known by (probe_id, spool_id, seq). The same result again is ignored; another result under a number that is
-taken goes to quarantine, and what stands stays. Databases behind the collector can be built anew from here.
+A result is known by (probe_id, spool_id, seq). The same result again is ignored, also under another number if it says
+which one it had first (`collector.renumbered`); another result under a number that is taken goes to quarantine, and
+what stands stays. Databases behind the collector can be built anew from here.
 One Journal belongs to one thread at a time; several Journals on one file (also read-only ones) may work side by side.
 """
 
@@ -21,7 +22,8 @@ import msgspec
 
 from base import durable
 from base.durable import StorageError
-from collector import clashes
+from collector import clashes, renumbered
+from collector.renumbered import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,7 +100,8 @@ class Cause(StrEnum):
 class Entry(NamedTuple):
     """A result ready for the journal: its identity, what it is found by, and its bytes as they came.
 
-    `line`: the point it makes, where somebody asked for that; not stored.
+    `line`: the point it makes, where somebody asked for that; not stored. `formerly`: the number (spool_id, seq) that
+    it had first, if that is another one.
     """
 
     probe_id: str
@@ -108,6 +111,7 @@ class Entry(NamedTuple):
     started_us: int
     payload: bytes
     line: str = ""
+    formerly: tuple[str, int] | None = None
 
 
 class Parked(NamedTuple):
@@ -165,6 +169,8 @@ class Journal:
         self._quarantine_max_bytes = quarantine_max_bytes
         self._fsync = fsync
         self._spools: dict[tuple[str, str], int] = {}
+        self._left: set[tuple[str, str]] = set()
+        """Spools (probe_id, spool_id) of which results have come under numbers of others."""
         self._open: sqlite3.Connection | None = None
         self.new_ids = range(0)
         """The ids of the results of the last `append`, one after the other; none if it found some of them there."""
@@ -177,8 +183,12 @@ class Journal:
             if self._read_only:
                 self._look()
             self._open = durable.open_database(
-                self.path, _SCHEMA + clashes.SCHEMA, user_version=FORMAT, read_only=self._read_only
+                self.path,
+                _SCHEMA + clashes.SCHEMA + renumbered.SCHEMA,
+                user_version=FORMAT,
+                read_only=self._read_only,
             )
+            self._left = set() if self._read_only else renumbered.left(self._open)
             if not self._fsync:
                 self._open.execute("PRAGMA synchronous=NORMAL")
         return self._open
@@ -302,9 +312,25 @@ class Journal:
             raise durable.explain(self.path, error) from error
 
     def _store(self, connection: sqlite3.Connection, batch: Batch) -> list[Entry]:
+        entries, left = batch.results, self._left
+        elsewhere = [
+            entry
+            for entry in entries
+            if entry.formerly is not None or (left and (entry.probe_id, entry.spool_id) in left)
+        ]
+        if elsewhere:
+            apart = set(elsewhere)
+            entries = [entry for entry in entries if entry not in apart]
         rows = [
-            (self._spool(connection, entry), entry.seq, entry.kind, entry.started_us, batch.received_us, entry.payload)
-            for entry in batch.results
+            (
+                self._spool(connection, entry.probe_id, entry.spool_id),
+                entry.seq,
+                entry.kind,
+                entry.started_us,
+                batch.received_us,
+                entry.payload,
+            )
+            for entry in entries
         ]
         self.new_ids = range(0)
         before = connection.total_changes
@@ -312,20 +338,29 @@ class Journal:
         for place in range(0, whole, _ROWS_AT_ONCE):
             connection.execute(_INSERT_MANY, [*itertools.chain.from_iterable(rows[place : place + _ROWS_AT_ONCE])])
         connection.executemany(_INSERT, rows[whole:])
-        if connection.total_changes - before == len(batch.results):
+        conflicts = []
+        if connection.total_changes - before < len(rows):
+            for entry, (spool, seq, *_) in zip(entries, rows, strict=True):
+                query = "SELECT payload FROM results WHERE spool = ? AND seq = ?"
+                (stored,) = connection.execute(query, (spool, seq)).fetchone()
+                if not renumbered.same(stored, entry.payload):
+                    conflicts.append(entry)
+        elif not elsewhere:
             last: int = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             self.new_ids = range(last - len(rows) + 1, last + 1)
-            return []
-        conflicts = []
-        for entry, (spool, seq, *_) in zip(batch.results, rows, strict=True):
-            query = "SELECT payload FROM results WHERE spool = ? AND seq = ?"
-            (stored,) = connection.execute(query, (spool, seq)).fetchone()
-            if stored != entry.payload and not _same_content(stored, entry.payload):
-                conflicts.append(entry)
-        return conflicts
+        return conflicts + [entry for entry in elsewhere if not self._take(connection, entry, batch.received_us)]
 
-    def _spool(self, connection: sqlite3.Connection, entry: Entry) -> int:
-        name = (entry.probe_id, entry.spool_id)
+    def _take(self, connection: sqlite3.Connection, entry: Entry, received_us: int) -> bool:
+        """Store a result that may be here under another number; return False if another result holds its number."""
+        place = first = Place(self._spool(connection, entry.probe_id, entry.spool_id), entry.seq)
+        if entry.formerly is not None:
+            spool_id, seq = entry.formerly
+            first = Place(self._spool(connection, entry.probe_id, spool_id), seq)
+            self._left.add((entry.probe_id, spool_id))
+        return renumbered.take(connection, entry, place, first, received_us)
+
+    def _spool(self, connection: sqlite3.Connection, probe_id: str, spool_id: str) -> int:
+        name = (probe_id, spool_id)
         spool = self._spools.get(name)
         if spool is None:
             connection.execute("INSERT OR IGNORE INTO spools (probe_id, spool_id) VALUES (?, ?)", name)
@@ -412,11 +447,3 @@ def _note_gone(connection: sqlite3.Connection, batch: Batch) -> None:
 def _conflict(entry: Entry) -> Parked:
     detail = f"{entry.spool_id} {entry.seq} holds another result"
     return Parked(Stage.JOURNAL, entry.probe_id, Cause.CONFLICT, detail, entry.payload, len(entry.payload))
-
-
-def _same_content(stored: bytes, arrived: bytes) -> bool:
-    """Whether two payloads differ in spelling only; parts that our own decoder skips may not be readable at all."""
-    try:
-        return bool(msgspec.json.decode(stored) == msgspec.json.decode(arrived))
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False

@@ -2,8 +2,10 @@
 
 The measurement is the outcome's kind. Tags are names of ours and what the radio said; everything else is a field. The
 time is the result's start in ns: its microseconds, then seq modulo 1000 in the last three digits, so that two results
-of one series never share a time. Syntax and escapes: InfluxDB 1.x "Line protocol reference"; no backslash, quote or
-control character ever stands in a tag, and no line break in a string field, because servers read those differently.
+of one series never share a time. A result that travels under another number keeps the digits of its first: written
+twice, by two collectors, it is still one point. Syntax and escapes: InfluxDB 1.x "Line protocol reference"; no
+backslash, quote or control character ever stands in a tag, and no line break in a string field, because servers read
+those differently.
 """
 
 from __future__ import annotations
@@ -95,7 +97,8 @@ def line(result: Result) -> str:
         fields |= _dropped(outcome)
     tags["operator"] = (result.used.operator if result.used else None) or (radio.operator if radio else None)
     tags["technology"] = radio.technology.value if radio and radio.technology else None
-    time_ns = microseconds(result.started_at) * 1000 + result.seq % 1000
+    seq = result.formerly.seq if result.formerly is not None else result.seq
+    time_ns = microseconds(result.started_at) * 1000 + seq % 1000
     return _write(kind, tags, fields, time_ns)
 
 

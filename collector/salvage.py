@@ -16,8 +16,8 @@ import msgspec
 
 from base import carve, durable
 from base.durable import StorageError, explain
+from collector.intake import entry_of
 from collector.journal import Batch, Entry, Journal
-from collector.points import microseconds
 from wire.codec import Undecodable, decode_result
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ def _results(damaged: Path, saved: Saved) -> Iterator[_Found]:
                 except Undecodable:
                     saved.unreadable += 1
                     continue
-                kind = str(type(result.outcome).__struct_config__.tag)
-                started_us = microseconds(result.started_at)
-                entry = Entry(result.probe_id, result.spool_id, result.seq, kind, started_us, payload)
-                yield _Found(received_us, entry)
+                yield _Found(received_us, entry_of(result, payload))
 
 
 def _rows(path: Path) -> Iterator[carve.Row]:

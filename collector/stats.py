@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from base import durable
+from collector import renumbered, spans
 
 if TYPE_CHECKING:
     from collector.journal import Journal
@@ -136,15 +137,17 @@ def _probes(connection: sqlite3.Connection) -> dict[str, ProbeStats]:
         probe.first = min(probe.first or _moment(first_us), _moment(first_us))
         probe.last = max(probe.last or _moment(last_us), _moment(last_us))
     holes = connection.execute(
-        "SELECT probe_id, spool_id, before + 1, seq - 1 FROM ("
+        "SELECT spool, probe_id, spool_id, before + 1, seq - 1 FROM ("
         " SELECT spool, seq, LAG(seq, 1, 0) OVER (PARTITION BY spool ORDER BY seq) AS before FROM results"
         ") NATURAL JOIN spools WHERE seq > before + 1 ORDER BY probe_id, spool, seq"
     )
-    for probe_id, spool_id, first, last in holes:
+    again = renumbered.again(connection)
+    for spool, probe_id, spool_id, *hole in holes:
         probe = probes[probe_id]
-        probe.missing += last - first + 1
-        if len(probe.holes) < MAX_RANGES:
-            probe.holes.append((spool_id, first, last))
+        for first, last in spans.without([(hole[0], hole[1])], again.get(spool, [])):
+            probe.missing += last - first + 1
+            if len(probe.holes) < MAX_RANGES:
+                probe.holes.append((spool_id, first, last))
     for probe_id, received_us, status in connection.execute("SELECT probe_id, received_us, status FROM probes"):
         probe = probes.setdefault(probe_id, ProbeStats())
         probe.status_received = _moment(received_us)

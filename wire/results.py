@@ -1,12 +1,13 @@
 """The record of a run: what was wanted, what it used, what came of it.
 
-A result's identity is (probe_id, spool_id, seq).
+A result's identity is (probe_id, spool_id, seq), or what `formerly` says it was first.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from wire.delivery import Seq, SpoolId
 from wire.events import Damaged, Dropped, Missed, PlanState, Recovery
 from wire.form import Message, Name, Utc
 from wire.measured import Capacity, Dns, Failed, Latency, Ping, Radio, Throughput, Web
@@ -62,12 +63,24 @@ Service = Ping | Dns | Web | Capacity
 Outcome = Throughput | Latency | Service | Radio | Failed | Dropped | Damaged | Recovery | PlanState | Missed
 
 
+class Number(Message, frozen=True, kw_only=True):
+    """A number that a spool gave to a result."""
+
+    spool_id: SpoolId
+    seq: Seq
+
+
 class Result(Message, frozen=True, kw_only=True):
-    """One record of one job's run. `spool_id` and `seq` are given by the spool when it takes the result in."""
+    """One record of one job's run. `spool_id` and `seq` are given by the spool when it takes the result in.
+
+    `formerly`: the number it was given first, where the collector holds another result under that one, so that it
+    travels under a later one. However often it gets another, this stays.
+    """
 
     probe_id: Name
     spool_id: str = ""
     seq: int = 0
+    formerly: Number | None = None
     site: Name
     link: Name | None = None
     job: Job | None = None

@@ -44,6 +44,7 @@ class Held(NamedTuple):
 
     tokens: Counter[int]
     numbers: dict[Number, tuple[int, int]]
+    again: set[Number]
     damage_told: Counter[str]
 
 
@@ -117,7 +118,7 @@ def next_token(writer: Writer) -> int:
 
 def journal(path: Path) -> Held:
     """Read all of the journal."""
-    held = Held(Counter(), {}, Counter())
+    held = Held(Counter(), {}, set(), Counter())
     query = "SELECT id, probe_id, spool_id, seq, kind, started_us, payload FROM results NATURAL JOIN spools"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
         for id_, probe_id, spool_id, seq, kind, started_us, payload in db.execute(query):
@@ -126,6 +127,7 @@ def journal(path: Path) -> Held:
             held.tokens[token] += 1
             if kind == "damaged":
                 held.damage_told[probe_id] += 1
+        held.again.update(db.execute("SELECT probe_id, spool_id, seq FROM renumbered NATURAL JOIN spools"))
     return held
 
 
@@ -178,5 +180,6 @@ def _look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: 
         verdict.lost |= {token for token in known.made if held.tokens[token] == 0} - excused - counted
         twice = {token for token in known.begun if held.tokens[token] > 1 or seen.tokens[token] > 1}
         verdict.doubled |= twice - counted
-        verdict.broken += sum((writer.probe_id, *number) not in held.numbers for number in known.acked)
+        journalled = held.numbers.keys() | held.again
+        verdict.broken += sum((writer.probe_id, *number) not in journalled for number in known.acked)
     return verdict
