@@ -382,7 +382,7 @@ class Shared(Fleet):
 
 CHECKED = settings(
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
