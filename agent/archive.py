@@ -63,13 +63,11 @@ def bring_back(db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, i
     return grown
 
 
-def gone(
-    db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, int]], last_number: int
-) -> list[tuple[int, int]]:
-    """List what of these ranges of a life will never be sent again; what was never numbered is not among it."""
+def gone(db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """List what of these ranges of a life will never be sent again."""
     found: list[tuple[int, int]] = []
     for first, last in ranges:
-        span = (life.before + first, min(life.before + last, life.last, last_number))
+        span = (life.before + first, min(life.before + last, life.last))
         held = db.execute(
             "SELECT seq FROM results WHERE seq BETWEEN ?1 AND ?2"
             " UNION SELECT seq FROM archive WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",

@@ -23,7 +23,7 @@ from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
 from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
-from wire.delivery import CONFLICT, MAX_RESEND_RANGES, Ack, Gone, Resend
+from wire.delivery import MAX_RESEND_RANGES, Ack, Gone, Resend
 from wire.leases import LeaseReply, LeaseRequest
 from wire.status import Status
 
@@ -332,12 +332,8 @@ class Publisher:
             log.error("%s", error)  # noqa: TRY400  # as above
 
     def _take(self, ack: Ack) -> None:
-        for refusal in ack.refused:
-            if refusal.reason.startswith(CONFLICT):
-                self._spool.refile(ack.spool_id, refusal.seq, refusal.check)
-                continue
-            log.error("the collector refuses result %d: %s; it is kept aside", refusal.seq, refusal.reason)
-            self._spool.refuse(ack.spool_id, refusal.seq, refusal.reason, refusal.check)
+        if ack.refused:
+            self._spool.refuse(ack.spool_id, ack.refused)
         self._spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
         self.wake()
 

@@ -18,7 +18,7 @@ from agent.deferred import Account, Deferred, DeferredFile, Run
 from agent.notebook import Notebook, enter
 from agent.rank import rank
 from wire.codec import Undecodable, check, decode, decode_result, encode
-from wire.delivery import MAX_RESEND_RESULTS
+from wire.delivery import CONFLICT, MAX_RESEND_RESULTS
 from wire.events import Damaged, Dropped
 from wire.results import Number, Result, ResultId
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent.ledger import Booking
     from agent.time_repair import Undated
     from agent.timesync import Boot
+    from wire.delivery import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Spool(Notebook):
         with self._transaction(fsync=False) as db:
             removed = answers.let_go(db, spool_id, ranges, checks, self._archived)
             if removed:
-                self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+                self._weigh(db)
         return removed
 
     def resend(self, spool_id: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -185,46 +186,35 @@ class Spool(Notebook):
             life = lives.span(db, spool_id)
             if life is None:
                 return list(ranges)
+            last_number = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
+            life = life._replace(last=min(life.last, last_number))
             grown = 0
             if self._bytes < self._max_bytes // 2:
                 grown = archive.bring_back(db, life, ranges, MAX_RESEND_RESULTS)
-            last_number = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
-            lost = archive.gone(db, life, ranges, last_number)
+            lost = archive.gone(db, life, ranges)
             self._bytes += grown
         return lost
 
-    def refuse(self, spool_id: str, seq: int, reason: str, check_text: str = "") -> None:
-        """Put aside a result that the collector will never take, so that it is kept but not sent for ever."""
-        with self._transaction() as db:
-            number = answers.meant(db, spool_id, seq, check_text)
-            if number is not None:
-                answers.put_aside(db, number, reason)
+    def refuse(self, spool_id: str, refusals: Iterable[Refusal]) -> None:
+        """Do in one commit what the collector's refusals ask for.
 
-    def refile(self, spool_id: str, seq: int, check_text: str = "") -> None:
-        """Give a result a number of a new spool: the collector holds another one under its own.
-
-        That happens when this file is an old copy (a card put back, or copied). The numbers of the life that it
-        belongs to cannot be trusted any more, so what is made from now on belongs to a new one. The result says which
-        number it had first: by that the collector knows it again, whatever comes of this file.
+        A result whose number another one holds (`conflict`) gets a number of a new spool. That happens when this file
+        is an old copy (a card put back, or copied): the numbers of the life that the result belongs to cannot be
+        trusted any more, so what is made from now on belongs to a new one. The result says which number it had first:
+        by that the collector knows it again, whatever comes of this file. What it will never take for another reason is
+        put aside, so that it is kept but not sent for ever.
         """
         with self._transaction() as db:
-            number = answers.meant(db, spool_id, seq, check_text)
-            if number is None:
-                return
-            (payload,) = db.execute("SELECT payload FROM results WHERE seq=?", (number,)).fetchone()
-            try:
-                result = decode_result(payload)
-            except Undecodable as error:
-                answers.put_aside(db, number, str(error))
-                return
-            if spool_id == self.spool_id:
-                self._begin_life(db)
-            formerly = result.formerly or Number(spool_id=spool_id, seq=seq)
-            identity, again = self._insert(db, msgspec.structs.replace(result, formerly=formerly), None)
-            db.execute("DELETE FROM results WHERE seq=?", (number,))
-            db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
-            self._bytes += len(again) - len(payload)
-        log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
+            for one in refusals:
+                number = answers.meant(db, spool_id, one.seq, one.check)
+                if number is None:
+                    continue
+                if one.reason.startswith(CONFLICT):
+                    self._refile(db, number, spool_id, one.seq)
+                else:
+                    answers.put_aside(db, number, one.reason)
+                    log.error("the collector refuses result %d: %s; it is kept aside", one.seq, one.reason)
+            self._weigh(db)
 
     def counts(self) -> Counts:
         """Count runs made, results spooled ever, waiting now, and refused; what is deferred is not yet among them."""
@@ -251,7 +241,7 @@ class Spool(Notebook):
         """Let results go to the collector, as they are given here; None: as they are stored."""
         with self._transaction() as db:
             time_repair.release(db, payloads)
-            self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+            self._weigh(db)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -342,6 +332,22 @@ class Spool(Notebook):
             began,
         )
         return len(payload)
+
+    def _refile(self, db: sqlite3.Connection, number: int, spool_id: str, seq: int) -> None:
+        """Give a result a number of a new spool."""
+        (payload,) = db.execute("SELECT payload FROM results WHERE seq=?", (number,)).fetchone()
+        try:
+            result = decode_result(payload)
+        except Undecodable as error:
+            answers.put_aside(db, number, str(error))
+            return
+        if spool_id == self.spool_id:
+            self._begin_life(db)
+        formerly = result.formerly or Number(spool_id=spool_id, seq=seq)
+        identity, _ = self._insert(db, msgspec.structs.replace(result, formerly=formerly), None)
+        db.execute("DELETE FROM results WHERE seq=?", (number,))
+        db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
+        log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 
     def _begin_life(self, db: sqlite3.Connection) -> None:
         old = self.spool_id

@@ -69,7 +69,7 @@ class SpoolFile:
             self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
             self._before = lives.before(db, self.spool_id)
             self._generation = db.execute("SELECT value FROM meta WHERE key='deferred'").fetchone()[0]
-            self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
+            self._weigh(db)
             db.execute("COMMIT")
         except BaseException as error:
             db.close()
@@ -77,6 +77,10 @@ class SpoolFile:
                 raise explain(self._path, error) from error
             raise
         return db
+
+    def _weigh(self, db: sqlite3.Connection) -> None:
+        """Add up the bytes of what waits."""
+        self._bytes = db.execute("SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM results").fetchone()[0]
 
     @contextmanager
     def _transaction(self, *, fsync: bool = True) -> Iterator[sqlite3.Connection]:

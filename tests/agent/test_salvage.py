@@ -15,6 +15,7 @@ from agent.ledger import Booking
 from agent.spool import Spool
 from base import carve
 from wire.codec import check, decode_result
+from wire.delivery import CONFLICT, Refusal
 from wire.events import Damaged
 from wire.measured import Failed
 from wire.reasons import Reason
@@ -46,6 +47,10 @@ def numbers(spool: Spool) -> list[int]:
 def reports(spool: Spool) -> list[Damaged]:
     waiting = [decode_result(row.payload).outcome for row in spool.oldest(100_000)]
     return [outcome for outcome in waiting if isinstance(outcome, Damaged)]
+
+
+def refuse(spool: Spool, spool_id: str, seq: int, reason: str, check_text: str = "") -> None:
+    spool.refuse(spool_id, [Refusal(seq=seq, reason=reason, check=check_text)])
 
 
 def abandoned(path: Path, count: int, *, size: int = 200) -> str:
@@ -216,9 +221,9 @@ def test_a_refused_number_is_given_up_and_the_result_travels_under_a_new_one(tmp
     old_id = spool.spool_id
     for number in range(5):
         spool.append(result(number))
-    spool.refile(old_id, 2)
-    spool.refile(old_id, 4)
-    spool.refile(old_id, 4)
+    refuse(spool, old_id, 2, CONFLICT)
+    refuse(spool, old_id, 4, CONFLICT)
+    refuse(spool, old_id, 4, CONFLICT)
     waiting = [decode_result(row.payload) for row in spool.oldest(10)]
     assert [(one.spool_id == old_id, one.seq) for one in waiting] == [
         (True, 1),
@@ -255,8 +260,8 @@ def test_an_ack_for_what_had_the_number_before_lets_nothing_go(tmp_path: Path) -
     spool.append(result(2))
     assert spool.acknowledge(spool.spool_id, [(1, 2)], checks) == 1
     assert numbers(spool) == [2]
-    spool.refuse(spool.spool_id, 2, "late", checks[4:])
-    spool.refile(spool.spool_id, 2, checks[4:])
+    refuse(spool, spool.spool_id, 2, "late", checks[4:])
+    refuse(spool, spool.spool_id, 2, CONFLICT, checks[4:])
     assert numbers(spool) == [2]
     assert spool.counts().refused == 0
     spool.close()
@@ -378,7 +383,7 @@ def test_a_result_that_has_another_number_now_does_not_come_back_under_its_old_o
         spool.append(result(number))
     old_id = spool.spool_id
     for seq in range(1, 11):
-        spool.refile(old_id, seq)
+        refuse(spool, old_id, seq, CONFLICT)
     for suffix in ("", "-wal"):
         shutil.copy(f"{live}{suffix}", f"{path}{suffix}")
     spool.close()
@@ -418,7 +423,7 @@ def test_a_life_of_which_nothing_is_known_any_more_takes_no_number_of_another(
     spool = Spool(live, max_bytes=LARGE)
     for number in range(4):
         spool.append(result(number))
-    spool.refile(spool.spool_id, 1)
+    refuse(spool, spool.spool_id, 1, CONFLICT)
     for number in (4, 5):
         spool.append(result(number))
     spool._db.execute("DELETE FROM lives WHERE spool_id=?", (spool.spool_id,))
@@ -438,7 +443,7 @@ def test_what_was_made_in_a_life_that_the_broken_log_hides_is_saved(tmp_path: Pa
     for number in range(10):
         spool.append(result(number))
     spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    spool.refile(spool.spool_id, 1)
+    refuse(spool, spool.spool_id, 1, CONFLICT)
     for number in range(10, 15):
         spool.append(result(number))
     killed(spool, path)
@@ -468,3 +473,17 @@ def test_a_log_that_looks_like_a_power_cut_is_read_all_the_same_where_the_file_i
     again = Spool(path, max_bytes=LARGE)
     assert numbers(again) == list(range(11))
     again.close()
+
+
+def test_all_that_one_answer_refuses_is_one_commit(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE)
+    for number in range(50):
+        spool.append(result(number))
+    done: list[str] = []
+    spool._db.set_trace_callback(done.append)
+    spool.refuse(spool.spool_id, [Refusal(seq=seq, reason=CONFLICT if seq % 5 else "no") for seq in range(1, 51)])
+    spool._db.set_trace_callback(None)
+    assert done.count("COMMIT") == 1, "each costs the card a write"
+    assert len(numbers(spool)) == 40
+    assert spool.counts().refused == 10
+    spool.close()

@@ -21,6 +21,7 @@ from agent.ledger import Booking
 from agent.spool import Run, Spool
 from base.durable import StorageError
 from wire.codec import decode_result
+from wire.delivery import Refusal
 from wire.events import Dropped
 from wire.measured import Echo as WireEcho
 from wire.measured import Failed, Latency, Radio, Throughput, Transfer
@@ -88,7 +89,7 @@ def test_numbers_go_on_after_a_restart_even_when_all_was_acknowledged(tmp_path: 
 def test_what_the_collector_refuses_is_put_aside_and_not_sent_again(spool: Spool) -> None:
     spool.append(result())
     spool.append(result())
-    spool.refuse(spool.spool_id, 1, "unknown field")
+    spool.refuse(spool.spool_id, [Refusal(seq=1, reason="unknown field")])
     assert [row.seq for row in spool.oldest(10)] == [2]
     assert spool.counts().refused == 1
 

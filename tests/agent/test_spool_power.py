@@ -274,4 +274,9 @@ def test_what_is_asked_for_again_is_sent_as_it_was_or_said_to_be_gone(tmp_path: 
     assert spool.resend(spool.spool_id, [(3, 3)]) == [], "under way already"
     assert spool.counts().spooled == 6, "sent again is not made again"
     assert spool.resend("another-spool", [(1, 9)]) == [(1, 9)], "of a spool that is no more, nothing will come"
+    spool._db.execute("INSERT INTO archive SELECT 8, day, rank, kind, payload, crc FROM archive WHERE seq = 1")
+    assert spool.resend(spool.spool_id, [(7, 9)]) == []
+    assert [spool.append(throughput(mark)).seq for mark in (7, 8, 9)] == [7, 8, 9], (
+        "nothing is queued under their numbers"
+    )
     spool.close()

@@ -15,6 +15,7 @@ from agent.spool import Spool
 from collector import points
 from lab.torture import evidence
 from wire import codec
+from wire.delivery import CONFLICT, Refusal
 from wire.events import Dropped, Missed
 from wire.measured import Radio
 from wire.reasons import Reason, Unmade
@@ -129,7 +130,7 @@ class Agent:
             case "conflict":
                 for _, payload in self._spool.oldest(1):
                     refused = codec.decode_result(payload)
-                    self._spool.refile(refused.spool_id, refused.seq)
+                    self._spool.refuse(refused.spool_id, [Refusal(seq=refused.seq, reason=CONFLICT)])
 
     def _made(self, outcome: Outcome) -> Result:
         self.count += 1

@@ -98,9 +98,8 @@ class Pi:
 
     def hear(self, ack: Ack) -> None:
         """Do what the publisher does with an acknowledgement."""
-        for refusal in ack.refused:
-            assert refusal.reason.startswith(CONFLICT)
-            self.spool.refile(ack.spool_id, refusal.seq, refusal.check)
+        assert all(one.reason.startswith(CONFLICT) for one in ack.refused)
+        self.spool.refuse(ack.spool_id, ack.refused)
         self.spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
 
 
