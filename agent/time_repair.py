@@ -245,7 +245,7 @@ def _moved(result: Result, correction_s: float, quality: ClockQuality) -> Result
     job = result.job
     if job is not None and job.due is not None:
         job = msgspec.structs.replace(job, due=_within(job.due, by))
-    clock = msgspec.structs.replace(quality, correction_s=round(correction_s, 3))
+    clock = msgspec.structs.replace(quality, correction_s=by.total_seconds())  # to the µs: what it said can be told
     return msgspec.structs.replace(result, started_at=_within(result.started_at, by), job=job, clock=clock)
 
 

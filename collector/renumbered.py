@@ -2,7 +2,8 @@
 
 A probe whose number is refused gives the result a new one. If it forgets that it did (the card is damaged, an image is
 put back, a copy of the card does the same), the result comes once more under a third. What it was first, and what it
-says but for its number, tell that it is here already: it is acknowledged and not stored.
+says but for its number, tell that it is here already: it is acknowledged and not stored. So is a result that waited
+for the clock on a card and on its copy, and that one of them could date and the other not: what comes first stands.
 
 A row of this table is a number under which such a result came; one that has no row among the results came again.
 Every function works inside its caller's transaction on the journal.
@@ -12,9 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+
+from collector.points import microseconds
+from wire.codec import Undecodable, decode_result
+from wire.measured import Throughput
+from wire.reasons import Invalid
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,7 +34,7 @@ CREATE TABLE IF NOT EXISTS renumbered (
   content BLOB NOT NULL, spool INTEGER NOT NULL, seq INTEGER NOT NULL, received_us INTEGER NOT NULL,
   UNIQUE (first_spool, first_seq, content, spool, seq));
 """
-_NUMBER: Final = ("spool_id", "seq", "formerly")
+_NUMBER_AND_DATE: Final = ("spool_id", "seq", "formerly", "started_at", "clock")
 
 
 class Place(NamedTuple):
@@ -86,13 +92,22 @@ def same(stored: bytes, arrived: bytes) -> bool:
 
 
 def content(payload: bytes) -> bytes:
-    """Tell results apart by what they say, whatever their number; what cannot be read counts by its bytes."""
+    """Tell results apart by what they say, whatever their number and however they were dated since.
+
+    When a result began counts as its probe's clock had it at that time. What cannot be read counts by its bytes.
+    """
     try:
-        said = msgspec.json.decode(payload, type=dict[str, object])
-        for name in _NUMBER:
+        said = msgspec.json.decode(payload, type=dict[str, Any])
+        result = decode_result(payload)
+        for name in _NUMBER_AND_DATE:
             said.pop(name, None)
-        payload = msgspec.json.encode(said, order="deterministic")
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        if result.job is not None:
+            said["job"].pop("due", None)
+        if isinstance(result.outcome, Throughput):
+            said["outcome"]["invalid"] = [one for one in result.outcome.invalid if one is not Invalid.CLOCK_NOT_GOOD]
+        began_us = microseconds(result.started_at) - round((result.clock.correction_s or 0.0) * 1_000_000)
+        payload = msgspec.json.encode((began_us, said), order="deterministic")
+    except (Undecodable, msgspec.DecodeError, ValueError, RecursionError):
         pass
     return hashlib.blake2b(payload, digest_size=16).digest()
 

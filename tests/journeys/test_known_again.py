@@ -15,15 +15,19 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from agent.settings import ClockSettings
 from agent.spool import Spool
+from agent.time_repair import Timekeeper
+from agent.timesync import Boot
 from base import carve
 from collector import points
 from collector.acks import Acks
@@ -33,9 +37,9 @@ from collector.mqtt import Arrival
 from wire import topics
 from wire.codec import check, decode_result, pack
 from wire.delivery import CONFLICT, Ack
-from wire.measured import Failed
+from wire.measured import Failed, Throughput, Transfer
 from wire.reasons import Reason
-from wire.results import Job, Result
+from wire.results import Clock, Job, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +68,7 @@ def made(token: int) -> Result:
 def token_of(payload: bytes) -> int:
     """Tell which result it is; 0 for what a spool says of itself."""
     result = decode_result(payload)
-    return int(result.elapsed_s) if isinstance(result.outcome, Failed) else 0
+    return int(result.elapsed_s)
 
 
 class Pi:
@@ -370,6 +374,52 @@ def test_two_with_copies_of_one_card_deliver_everything_of_both(since: str) -> N
     fleet.settle()
     assert names != [pi.spool.spool_id for pi in fleet.pis], "one of them has a new spool"
     assert len({pi.spool.spool_id for pi in fleet.pis}) == 2
+    fleet.teardown()
+
+
+class Hands(NamedTuple):
+    """A clock that is right, or was never set."""
+
+    right: bool
+
+    def now(self) -> datetime:
+        return START + timedelta(days=1 if self.right else -400, microseconds=123_457)
+
+    def monotonic_s(self) -> float:
+        return 900.0
+
+    def quality(self) -> Clock:
+        return Clock(synchronised=self.right, source="chrony")
+
+
+@pytest.mark.parametrize("dated_first", [True, False])
+@pytest.mark.parametrize("outcome", [None, Throughput(download=Transfer(steady_mbps=40, payload_bytes=1, elapsed_s=1))])
+def test_what_waited_for_the_clock_on_a_card_and_on_its_copy_is_one_result(
+    outcome: Throughput | None, *, dated_first: bool
+) -> None:
+    fleet = Fleet()
+    fleet.begin(count=1, seed=1)
+    one = msgspec.structs.replace(made(2), outcome=outcome or made(2).outcome, started_at=START - timedelta(days=400))
+    fleet.pis[0].spool.append(one, began=Boot("first boot", 70.000_001))
+    fleet.take_image(0)
+    fleet.clone(0)
+    for pi, (boot_id, right) in zip(fleet.pis, (("first boot", True), ("another", False)), strict=True):
+        keeper = Timekeeper(
+            Hands(right),
+            pi.spool,
+            ClockSettings(),
+            boot=lambda boot_id=boot_id: Boot(boot_id, 900.0),
+            without_time=True,
+            not_before_s=0,
+        )
+        assert keeper.check() == 1
+    sent = [decode_result(pi.spool.oldest(10)[-1].payload) for pi in fleet.pis]
+    assert [one.clock.correction_s is not None for one in sent] == [True, False]
+    for pi in (0, 1) if dated_first else (1, 0):
+        fleet.exchange(pi, 0, heard=True)
+        assert not fleet.pis[pi].waiting(), "nothing is refused"
+    (stored,) = [one for one in map(decode_result, fleet.servers[0].payloads()) if one.elapsed_s == 2]
+    assert stored == sent[0 if dated_first else 1], "what comes first stands"
     fleet.teardown()
 
 
