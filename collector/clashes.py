@@ -2,7 +2,8 @@
 
 An agent is known by the instant it was started and the machine it runs on. One that is heard again after another of the
 same id was heard, with a status made after that other one began, shares the id with it: a restart never brings an
-earlier agent back. Both are named, in the log, in the journal and as a point.
+earlier agent back. Where its clock says that the status was made before, it may have come late; if the other one speaks
+and then it once more, it is the clock that is behind. Both are named, in the log, in the journal and as a point.
 """
 
 from __future__ import annotations
@@ -57,9 +58,11 @@ class Watch:
 
     def __init__(self) -> None:
         self._heard: dict[str, dict[tuple[int, str], tuple[Agent, int]]] = {}  # by probe, the last one heard at the end
+        self._late: dict[str, tuple[tuple[int, str], int]] = {}
+        """By probe: who seemed late, and when the other one had last spoken."""
 
     def hear(self, status: Status) -> SharedId | None:
-        """Take one status in, in the order of arrival; one that came before, or came late, changes nothing."""
+        """Take one status in, in the order of arrival; one that came before, or once came late, changes nothing."""
         if not status.online or status.at is None or status.started_at is None:
             return None
         agent = Agent(_microseconds(status.started_at), status.machine, status.spool_id)
@@ -69,14 +72,23 @@ class Watch:
         before, last = agents.get(key), next(reversed(agents.values()), None)
         if before is not None and at_us <= before[1]:
             return None
-        returns = before is not None and last is not None and last is not before
-        if returns and last is not None and at_us <= last[0].started_us:
-            return None
+        shared = None
+        if before is not None and last is not None and last is not before:
+            if at_us <= last[0].started_us and not self._in_turns(status.probe_id, key, last[1]):
+                agents[key] = (agent, at_us)  # in its old place: the other one is still the last
+                return None
+            shared = SharedId(status.probe_id, agent, last[0])
         agents.pop(key, None)
         agents[key] = (agent, at_us)
         if len(agents) > _AGENTS_REMEMBERED:
             del agents[next(iter(agents))]
-        return SharedId(status.probe_id, agent, last[0]) if returns and last is not None else None
+        return shared
+
+    def _in_turns(self, probe_id: str, key: tuple[int, str], other_at_us: int) -> bool:
+        """Whether an agent that seems late seemed so before, and the other one has spoken since."""
+        before = self._late.get(probe_id)
+        self._late[probe_id] = (key, other_at_us)
+        return before is not None and before[0] == key and before[1] < other_at_us
 
 
 def note(journal: Journal, shared: SharedId, now_us: int) -> None:

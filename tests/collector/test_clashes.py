@@ -53,6 +53,20 @@ def test_a_restart_is_no_second_agent_nor_is_what_the_old_one_said_late() -> Non
     assert [watch.hear(one) for one in statuses] == [None] * len(statuses)
 
 
+def test_an_agent_whose_clock_is_behind_is_found_when_it_speaks_in_turns() -> None:
+    watch = clashes.Watch()
+    days = 86_400
+    assert watch.hear(status("behind", started=-9 * days, at=-9 * days)) is None
+    assert watch.hear(status("right", started=0, at=0)) is None
+    assert watch.hear(status("behind", started=-9 * days, at=60 - 9 * days)) is None, "it may have come late"
+    assert watch.hear(status("behind", started=-9 * days, at=70 - 9 * days)) is None, "so may this"
+    assert watch.hear(status("right", started=0, at=120)) is None
+    assert watch.hear(status("behind", started=-9 * days, at=60 - 9 * days)) is None, "said again by the broker"
+    shared = watch.hear(status("behind", started=-9 * days, at=180 - 9 * days))
+    assert shared is not None
+    assert {shared.one.machine, shared.other.machine} == {"behind", "right"}
+
+
 def test_many_restarts_are_not_remembered_for_ever() -> None:
     watch = clashes.Watch()
     for second in range(1000):
