@@ -205,16 +205,20 @@ class Spool(Notebook):
         put aside, so that it is kept but not sent for ever.
         """
         with self._transaction() as db:
+            moved = 0
             for one in refusals:
                 number = answers.meant(db, spool_id, one.seq, one.check)
                 if number is None:
                     continue
                 if one.reason.startswith(CONFLICT):
                     self._refile(db, number, spool_id, one.seq)
+                    moved += 1
                 else:
                     answers.put_aside(db, number, one.reason)
                     log.error("the collector refuses result %d: %s; it is kept aside", one.seq, one.reason)
             self._weigh(db)
+        if moved:
+            log.warning("%d results of spool %s travel under numbers of spool %s", moved, spool_id, self.spool_id)
 
     def counts(self) -> Counts:
         """Count runs made, results spooled ever, waiting now, and refused; what is deferred is not yet among them."""
@@ -344,10 +348,9 @@ class Spool(Notebook):
         if spool_id == self.spool_id:
             self._begin_life(db)
         formerly = result.formerly or Number(spool_id=spool_id, seq=seq)
-        identity, _ = self._insert(db, msgspec.structs.replace(result, formerly=formerly), None)
+        self._insert(db, msgspec.structs.replace(result, formerly=formerly), None)
         db.execute("DELETE FROM results WHERE seq=?", (number,))
         db.execute("UPDATE meta SET value = value + 1 WHERE key='refiled'")
-        log.warning("result %d of spool %s travels as %d of spool %s", seq, spool_id, identity.seq, identity.spool_id)
 
     def _begin_life(self, db: sqlite3.Connection) -> None:
         old = self.spool_id
