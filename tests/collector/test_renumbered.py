@@ -181,3 +181,21 @@ def test_what_comes_under_three_numbers_is_one_row_and_one_point(
             wait_until(lambda: [row["count"] for row in influxd.query(query, "renumbered")] == [5])
             assert len(journalled(collector.journal)["p1"]) == 5
             assert list(probe.refused) == [("s1", 7)]
+
+
+def test_what_was_never_given_another_number_pays_nothing_for_it() -> None:
+    assert b"formerly" not in codec.encode(HOLDER)
+
+
+def test_an_agent_that_does_not_say_what_it_was_first_is_taken_as_ever(journal: Journal) -> None:
+    store(journal, HOLDER)
+    silent = [msgspec.structs.replace(moved(seq), formerly=None) for seq in (1, 2)]
+    assert [ack.stored for one in silent for ack in store(journal, one)] == [((1, 1),), ((2, 2),)]
+    assert len(stored(journal)) == 3, "it cannot be known again"
+
+
+def test_a_collector_that_does_not_know_what_it_was_first_reads_it_all_the_same() -> None:
+    old = msgspec.defstruct(
+        "Old", [(name, object) for name in ("probe_id", "spool_id", "seq", "started_at", "outcome")]
+    )
+    assert msgspec.json.decode(codec.encode(moved(3)), type=old).seq == 3  # type: ignore[attr-defined]  # made above
