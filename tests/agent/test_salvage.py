@@ -487,3 +487,27 @@ def test_all_that_one_answer_refuses_is_one_commit(tmp_path: Path) -> None:
     assert len(numbers(spool)) == 40
     assert spool.counts().refused == 10
     spool.close()
+
+
+@pytest.mark.parametrize("frame", [3, 12, 30])
+def test_what_was_committed_as_the_agent_was_killed_is_not_taken_from_memory_again(tmp_path: Path, frame: int) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE, defer_s=3600)
+    for number in range(10):
+        spool.append(result(number))
+    for number in range(10, 15):
+        spool.defer(result(number))
+    (deferred,) = tmp_path.glob("*-deferred-*")
+    memory = deferred.read_bytes()
+    spool.flush()
+    content, log = path.read_bytes(), bytearray(path.with_name("spool.db-wal").read_bytes())
+    spool.close()
+    log[32 + frame * 4120 + 124] ^= 1
+    path.write_bytes(content)
+    path.with_name("spool.db-wal").write_bytes(log)
+    deferred.write_bytes(memory)  # the kill came between the commit and the removal of this file
+    spool = Spool(path, max_bytes=LARGE, defer_s=3600)
+    spool.append(result(15))
+    assert numbers(spool) == list(range(16))
+    assert len(reports(spool)) == 1
+    spool.close()
