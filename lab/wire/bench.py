@@ -147,7 +147,7 @@ def measure(config: Settings, hours: float) -> Report:
         bench = _Bench(pipe, config)
         results = [*bench.backlog(), *bench.others()]
         items, sent_at_s = bench.fast_forward(events)
-        pings = bench.pings(events, sent_at_s)
+        pings = bench.pings(hours, events, sent_at_s)
         items += [*bench.leases(events), *bench.statuses(hours), pings, bench.connection()]
     items = [
         msgspec.structs.replace(one, times=one.times * scale, bytes_a_day=one.bytes_a_day * scale)
@@ -282,13 +282,13 @@ class _Bench:
             counts = [self._carried(publisher.tell_status) for _ in range(_SAMPLES)]
         yield _item("status", hours * 3600 / STATUS_EVERY_S, counts)
 
-    def pings(self, events: Sequence[Event], sent_at_s: Sequence[float]) -> Item:
+    def pings(self, hours: float, events: Sequence[Event], sent_at_s: Sequence[float]) -> Item:
         """Keep silent with a short keepalive and see what a ping costs; count those that the day's silences need."""
         say(f"keepalives, {_PINGS * _PING_EVERY_S} s")
         asked = [event.at_s for event in events if event.leases is not None]
-        first_s, last_s = events[0].at_s, events[-1].at_s
-        statuses = [first_s + number * STATUS_EVERY_S for number in range(int((last_s - first_s) / STATUS_EVERY_S))]
-        signs = sorted([*sent_at_s, *asked, *statuses])
+        begin_s, length_s = day.BEGIN.timestamp(), hours * 3600
+        statuses = [begin_s + number * STATUS_EVERY_S for number in range(int(length_s / STATUS_EVERY_S) + 1)]
+        signs = sorted([*sent_at_s, *asked, *statuses, begin_s + length_s])
         needed = sum(int((after - before) // self._keepalive_s) for before, after in itertools.pairwise(signs))
         with self._connected("ping", keepalive_s=_PING_EVERY_S):
             carried = self._carried(lambda: time.sleep(_PINGS * _PING_EVERY_S + _PING_EVERY_S / 2))
