@@ -205,6 +205,9 @@ def _replay(arguments: argparse.Namespace) -> int:
         raise ConfigError(arguments.config, [": sink.kind is none: there is no database to write into"])
     since_us = _FAR_PAST_US if arguments.since is None else points.microseconds(arguments.since)
     until_us = _FAR_FUTURE_US if arguments.until is None else points.microseconds(arguments.until)
+    if until_us <= since_us:
+        print("--until is not after --since: there is nothing between them", file=sys.stderr)
+        return 2
     sink = open_sink(config.sink)
     written = refused = after = 0
     try:
@@ -297,7 +300,11 @@ def _positive(text: str) -> int:
 
 def iso_time(text: str) -> datetime:
     """Read a day or an instant; without a zone it is UTC."""
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        why = f"{text!r} is no time; write 2026-07-01, or 2026-07-01T12:00+07:00"
+        raise argparse.ArgumentTypeError(why) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -88,6 +88,14 @@ def test_a_usable_configuration_is_fine(tmp_path: Path) -> None:
 def test_wrong_usage_is_status_2() -> None:
     for arguments in ((), ("fly",), ("replay", "--since", "yesterday")):
         assert run_cli(*arguments).returncode == 2
+    assert "'2026-02-30' is no time; write 2026-07-01" in run_cli("gaps", "--since", "2026-02-30").stderr
+
+
+def test_a_span_that_ends_before_it_begins_is_wrong_usage(tmp_path: Path) -> None:
+    path = config(tmp_path, kind="influxdb1", url="http://127.0.0.1:1", database="d")
+    done = run_cli("replay", "--config", path, "--since", "2026-07-02", "--until", "2026-07-01")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--until is not after --since" in done.stderr
 
 
 def test_a_journal_becomes_points_again_as_often_as_one_likes(influxd: Influxd, tmp_path: Path) -> None:
