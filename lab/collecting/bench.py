@@ -4,6 +4,7 @@
 ship; the contender takes the results into a real InfluxDB 1.x. Contenders get the same messages, one result in each as
 plain JSON, take turns for several rounds, each time with a fresh broker and database and after a short warm-up.
 A rate is results / time from the first message to the last result in InfluxDB, counted by query; medians are shown.
+What has not come of a contender that promises nothing, and no more comes, is lost; its rate is of what came.
 The load's own limit is measured without a subscriber. Everything shares this machine's cores.
 
 Then the collector alone with what agents really send when they have something to catch up: 50 results in a message.
@@ -67,10 +68,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: dict[str, float]
     acked: int
     acked_after_s: float
+    lost: int
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender's medians, and the rate of each round."""
+    """One contender's medians, the rate of each round, and what of all of them never came."""
 
     name: str
     promises: str
@@ -82,6 +84,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     broker_cpu_ms: float
     influxd_cpu_ms: float
     load_cpu_ms: float
+    lost: int
     rounds: list[float]
 
 
@@ -256,19 +259,31 @@ def sample(contender: Contender, folder: Path, probes: int, results: int, per_me
             with Load(broker.port, probes=probes, results=results, per_message=per_message) as load:
                 spent = Spent.begin(pids)
                 said = load.go()
-                done_s = wait_until_stored(influxd, already + results, stalled_s=_STALLED_S)
+                arrived, done_s = _wait(contender, influxd, already, results)
                 cpu = spent.since()
                 rss_mb = peak_rss_mb(pid)
                 acks = load.stop()
     took_s = done_s - said["begun_s"]
     return Sample(
-        results_per_s=results / took_s,
-        messages_per_s=said["messages"] / took_s,
+        results_per_s=arrived / took_s,
+        messages_per_s=said["messages"] / took_s * arrived / results,
         rss_mb=rss_mb,
         cpu_ms={name: used_s / results * 1e3 for name, used_s in [*cpu.items(), ("load", said["cpu_s"])]},
         acked=acks["acked"],
         acked_after_s=max(acks["acked_at_s"] - said["begun_s"], 0.0),
+        lost=results - arrived,
     )
+
+
+def _wait(contender: Contender, influxd: Influxd, already: int, results: int) -> tuple[int, float]:
+    """Return how many results arrived and when the last: all of them, where the contender promises that."""
+    try:
+        return results, wait_until_stored(influxd, already + results, stalled_s=_STALLED_S)
+    except StalledError as error:
+        if isinstance(contender, Ours) or error.count <= already:
+            raise
+        say(f"{contender.name}: {error}")
+        return error.count - already, error.at_s
 
 
 def _warm_up(broker: Mosquitto, influxd: Influxd) -> None:
@@ -299,6 +314,7 @@ def _line(contender: Contender, samples: list[Sample], per_message: int) -> Line
         broker_cpu_ms=median([sample.cpu_ms["broker"] for sample in samples]),
         influxd_cpu_ms=median([sample.cpu_ms["influxd"] for sample in samples]),
         load_cpu_ms=median([sample.cpu_ms["load"] for sample in samples]),
+        lost=sum([sample.lost for sample in samples]),
         rounds=[round(sample.results_per_s, 1) for sample in samples],
     )
 
@@ -310,7 +326,19 @@ def _ratio(ours: Line, other: Line) -> float:
 def _text(found: Found) -> str:
     everybody = (found.ours, found.naive, found.node_red, found.node_red_joined, found.ours_batched)
     lines = [line for line in everybody if line is not None]
-    head = ("", "in a message", "messages/s", "results/s", "MB", "CPU s per 1000", "broker", "InfluxDB", "load", "owes")
+    head = (
+        "",
+        "in a message",
+        "messages/s",
+        "results/s",
+        "MB",
+        "CPU s per 1000",
+        "broker",
+        "InfluxDB",
+        "load",
+        "lost",
+        "owes",
+    )
     rows = [
         (
             line.name,
@@ -322,6 +350,7 @@ def _text(found: Found) -> str:
             f"{line.broker_cpu_ms:.3f}",
             f"{line.influxd_cpu_ms:.3f}",
             f"{line.load_cpu_ms:.3f}",
+            line.lost,
             line.promises,
         )
         for line in lines

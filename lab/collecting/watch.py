@@ -25,7 +25,12 @@ _POLL_AT_LEAST_S: Final = 0.02
 
 
 class StalledError(Exception):
-    """Nothing has arrived for too long; the text says how far it came."""
+    """Nothing has arrived for too long; the text says how far it came. `count` had arrived at `at_s` (monotonic)."""
+
+    def __init__(self, text: str, *, count: int = 0, at_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.count = count
+        self.at_s = at_s
 
 
 def cpu_s(pid: int) -> float:
@@ -80,7 +85,9 @@ def wait_until_stored(
             return now_s
         if now_s - moved_s > stalled_s:
             raise StalledError(
-                f"{found} of {total} results are in InfluxDB, and no more have come for {stalled_s:.0f} s"
+                f"{found} of {total} results are in InfluxDB, and no more have come for {stalled_s:.0f} s",
+                count=found,
+                at_s=moved_s,
             )
         time.sleep(max((now_s - begun_s) / _POLL_SHARE, _POLL_AT_LEAST_S))
 

@@ -11,7 +11,10 @@ import pytest
 
 from agent.settings import load
 from lab import cli
+from lab.collecting import bench as collector_bench
 from lab.collecting import content, node_red
+from lab.collecting.contenders import Naive, Ours
+from lab.collecting.watch import StalledError
 from lab.idle.bench import GOAL_MB
 from wire import codec
 
@@ -53,6 +56,19 @@ def test_every_wire_of_the_node_red_flow_leads_to_a_node(*, joined: bool) -> Non
     wires = {target for node in flow for output in node.get("wires", []) for target in output}
     assert wires == {"the-point", "the-join", "the-out"}
     assert wires <= names
+
+
+def test_what_a_contender_loses_is_counted_and_the_collector_may_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stall(*_: object, **__: object) -> float:
+        raise StalledError("no more have come", count=70, at_s=12.5)
+
+    monkeypatch.setattr(collector_bench, "wait_until_stored", stall)
+    influxd: Any = None
+    assert collector_bench._wait(Naive(), influxd, 20, 100) == (50, 12.5)
+    with pytest.raises(StalledError):
+        collector_bench._wait(Ours(), influxd, 20, 100)
+    with pytest.raises(StalledError):
+        collector_bench._wait(Naive(), influxd, 70, 100)
 
 
 @pytest.mark.journey
