@@ -45,10 +45,10 @@ class Handover:
             return self._blocks[0].ids[0] if self._blocks else MAX_ID
 
     def put(self, ids: range, lines: Sequence[str]) -> None:
-        """Hand over the lines of results that the journal holds under these ids; one that is empty spoils them all."""
+        """Hand over the lines of results that the journal holds under these ids, one each; else none of them."""
         with self._lock:
             room = min(len(ids), self._most - self._held)
-            if room > 0 and all(lines):
+            if room > 0 and len(ids) == len(lines) and all(lines):
                 self._blocks.append(_Block(ids[:room], lines[:room]))
                 self._held += room
 

@@ -41,7 +41,9 @@ def test_it_holds_no_more_than_it_may() -> None:
     assert handover.wanted
 
 
-@pytest.mark.parametrize(("ids", "lines"), [(range(0), ["1", "2"]), (range(1, 3), ["1", ""])])
+@pytest.mark.parametrize(
+    ("ids", "lines"), [(range(0), ["1", "2"]), (range(1, 3), ["1", ""]), (range(1, 2), ["1", "2"])]
+)
 def test_results_without_ids_or_lines_are_left_to_the_journal(ids: range, lines: list[str]) -> None:
     handover = Handover()
     handover.put(ids, lines)
