@@ -89,7 +89,7 @@ class Intake(msgspec.Struct):
                 continue
             if result.probe_id != probe_id:
                 detail = f"says it is of '{result.probe_id[:64]}'"
-                self._park(arrival, Cause.FOREIGN_PROBE, detail, item)
+                self._refuse(arrival, probe_id, Cause.FOREIGN_PROBE, detail, item)
             elif not (1 <= result.seq <= MAX_SEQ and _SPOOL_ID.fullmatch(result.spool_id)):
                 detail = "seq must be from 1 to 2^63 - 1 and spool_id 1 to 64 visible ASCII characters"
                 self._refuse(arrival, probe_id, Cause.BAD_IDENTITY, detail, item)
@@ -132,13 +132,13 @@ class Intake(msgspec.Struct):
         self.gone.append(ProbeGone(probe_id, gone.spool_id, ranges))
 
     def _refuse(self, arrival: Arrival, probe_id: str, cause: Cause, detail: str, item: bytes) -> None:
-        """Park one result and, where it says who it is, tell the probe that it will never be taken."""
+        """Park one result and, where it says which it is, tell the probe that sent it that it will never be taken."""
         self._park(arrival, cause, detail, item)
         try:
             identity = codec.decode(item, ResultId)
         except Undecodable:
             return
-        if identity.probe_id == probe_id and -MAX_SEQ <= identity.seq <= MAX_SEQ:
+        if -MAX_SEQ <= identity.seq <= MAX_SEQ:
             reason = f"{cause}: {detail}"[:_MAX_REASON_CHARS]
             refusal = Refusal(seq=identity.seq, reason=reason, check=codec.check(item))
             self.refused.setdefault((probe_id, identity.spool_id), []).append(refusal)

@@ -123,8 +123,9 @@ def test_garbage_forgeries_and_bombs_are_counted_and_stop_nobody(broker: Mosquit
         probe.send(message(result(2)), qos=0)
         probe.send(message(result(3), result(1, elapsed_s=1.0)))
         wait_until(lambda: probe.acked() == {1, 2, 3})
-        wait_until(lambda: len(probe.refused) == 21)
+        wait_until(lambda: len(probe.refused) == 40)
         assert "elapsed_s" in probe.refused["s1", 500]
+        assert "says it is of 'p2'" in probe.refused["s1", 20]
         assert "another result" in probe.refused["s1", 1]
         reasons = {one["reason"]: one["times"] for one in collector.stats()["quarantine"]}
         assert reasons["too_large"] == 20

@@ -58,14 +58,17 @@ def test_one_bad_result_spoils_no_other_and_is_refused_by_its_number() -> None:
     assert [refusal.seq for refusal in ack.refused] == [2]
 
 
-def test_a_result_of_another_probe_is_parked_and_nobody_is_told() -> None:
+def test_a_result_of_another_probe_is_parked_and_who_sent_it_is_told() -> None:
     intake = take(message(result(1, probe="p2")))
-    assert (intake.results, causes(intake), acks(intake, [])) == ([], [Cause.FOREIGN_PROBE], [])
+    assert (intake.results, causes(intake)) == ([], [Cause.FOREIGN_PROBE])
+    [(probe, ack)] = acks(intake, [])
+    assert (probe, ack.stored, [refusal.seq for refusal in ack.refused]) == ("p1", (), [1])
 
 
-def test_a_broken_result_that_names_another_probe_is_not_refused_in_its_name() -> None:
+def test_a_broken_result_that_names_another_probe_is_not_refused_to_that_one() -> None:
     intake = take(b'[{"probe_id": "p2", "spool_id": "s1", "seq": 7, "outcome": 3}]')
-    assert (causes(intake), acks(intake, [])) == ([Cause.UNDECODABLE], [])
+    assert causes(intake) == [Cause.UNDECODABLE]
+    assert [probe for probe, _ in acks(intake, [])] == ["p1"]
 
 
 def test_a_result_without_a_number_of_its_spool_is_refused() -> None:
