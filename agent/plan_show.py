@@ -97,7 +97,12 @@ def _facts(settings: Settings, spool: Spool, clock: Clock) -> dict[str, Any]:
             links[-1]["left_out"] += (
                 [f"{unpaid} more runs were planned for today, and are not paid for"] if unpaid else []
             )
-    runs += _periodic(settings, spool, clock)
+        for run in _periodic(settings, link, spool, clock):
+            left_mb = links[-1]["left_for_tests_mb"]
+            if left_mb is None or run["about_mb"] <= left_mb:
+                runs.append(run)
+            else:
+                links[-1]["left_out"].append(f"{run['job']}: a run takes about {run['about_mb']:.0f} MB")
     lengths = {
         job.name: job.options.duration_s
         for job in settings.jobs
@@ -155,17 +160,16 @@ def _planned(link: Link, budget: Budget, day_plan: DayPlan, clock: Clock) -> tup
     return rows, len(to_come) - len(paid)
 
 
-def _periodic(settings: Settings, spool: Spool, clock: Clock) -> list[dict[str, Any]]:
-    """List the next run of each throughput job that has a period."""
+def _periodic(settings: Settings, link: Link, spool: Spool, clock: Clock) -> list[dict[str, Any]]:
+    """List the link's next run of each throughput job that has a period."""
     now_s, done, found = clock.now().timestamp(), spool.last_slots(), []
     for job in settings.jobs:
-        if not isinstance(job, ThroughputJob) or job.every_s is None:
+        if not isinstance(job, ThroughputJob) or job.every_s is None or link not in settings.links_of(job):
             continue
-        for link in settings.links_of(job):
-            work = [Periodic(job.name, link.name, job.every_s)]
-            due = next_run(settings.probe_id, work, done, now_s=now_s, since_s=now_s)
-            expected = cost(Budget.wish(job), spool.visits(link.name), upload=job.options.upload)
-            found.append(_run(link, job.name, due.at_s, upload=job.options.upload, run_bytes=expected))
+        work = [Periodic(job.name, link.name, job.every_s)]
+        due = next_run(settings.probe_id, work, done, now_s=now_s, since_s=now_s)
+        expected = cost(Budget.wish(job), spool.visits(link.name), upload=job.options.upload)
+        found.append(_run(link, job.name, due.at_s, upload=job.options.upload, run_bytes=expected))
     return found
 
 

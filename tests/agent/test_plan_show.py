@@ -86,6 +86,16 @@ def test_a_quota_that_is_used_up_is_said(config: Path, capsys: pytest.CaptureFix
     assert {run["link"] for run in told["runs"]} == {"vina"}, "no run is promised that nothing pays for"
 
 
+def test_a_job_with_a_period_promises_no_run_that_nothing_pays_for(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text().replace("wwan1}", "wwan1, plan: {quota_day_mb: 40}}"))
+    assert shown(config, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "vina" not in {run["link"] for run in told["runs"]}
+    assert "hourly: a run takes about" in told["links"][1]["left_out"][-1]
+
+
 @pytest.mark.parametrize("spoiled", [slice(0, 100), slice(20_000, 30_000)])
 def test_looking_changes_nothing_of_a_spool_that_is_damaged(
     config: Path, capsys: pytest.CaptureFixture[str], spoiled: slice
