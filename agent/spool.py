@@ -206,6 +206,7 @@ class Spool(Notebook):
         """
         with self._transaction() as db:
             moved = 0
+            aside: list[Refusal] = []
             for one in refusals:
                 number = answers.meant(db, spool_id, one.seq, one.check)
                 if number is None:
@@ -215,8 +216,11 @@ class Spool(Notebook):
                     moved += 1
                 else:
                     answers.put_aside(db, number, one.reason)
-                    log.error("the collector refuses result %d: %s; it is kept aside", one.seq, one.reason)
+                    aside.append(one)
             self._weigh(db)
+        if aside:
+            first = aside[0]
+            log.error("the collector refuses %d results, first %d: %s; kept aside", len(aside), first.seq, first.reason)
         if moved:
             log.warning("%d results of spool %s travel under numbers of spool %s", moved, spool_id, self.spool_id)
 
@@ -322,8 +326,9 @@ class Spool(Notebook):
         """Read the results of a file that has just been rebuilt, as they were before they had numbers; else none."""
         if db.execute("SELECT 1 FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone() is None:
             return set()
-        rows = db.execute("SELECT payload FROM results").fetchall()
-        return {encode(msgspec.structs.replace(decode_result(payload), spool_id="", seq=0)) for (payload,) in rows}
+        rows = db.execute("SELECT payload, crc FROM results").fetchall()
+        found = (decode_result(payload) for payload, known in rows if check(payload) == known)
+        return {encode(msgspec.structs.replace(result, spool_id="", seq=0)) for result in found}
 
     def _report_damage(self, db: sqlite3.Connection, beside: Result, began: Boot | None) -> int:
         """Spool the report of a damaged file, if one waits for a result to be made; return its bytes."""

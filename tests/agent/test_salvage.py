@@ -511,3 +511,15 @@ def test_what_was_committed_as_the_agent_was_killed_is_not_taken_from_memory_aga
     assert numbers(spool) == list(range(16))
     assert len(reports(spool)) == 1
     spool.close()
+
+
+def test_a_result_that_changed_on_the_card_does_not_keep_what_is_deferred_from_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE, defer_s=3600)
+    for number in range(5):
+        spool.append(result(number))
+    spool._db.execute("UPDATE results SET payload = CAST('?' AS BLOB) WHERE seq IN (1, 5)")
+    assert [row.seq for row in spool.oldest(1)] == [], "the first is found, the other not yet"
+    spool.defer(result(5))
+    spool.flush()
+    assert [row.seq for row in spool.oldest(9)] == [2, 3, 4, 6, 7]
+    spool.close()
