@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from base import durable, table
+from collector.instants import microseconds, moment
 
 if TYPE_CHECKING:
     from collector.journal import Journal
@@ -27,8 +28,6 @@ CREATE TABLE IF NOT EXISTS shared_ids (
   first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, times INTEGER NOT NULL,
   PRIMARY KEY (probe_id, started_us, machine)) WITHOUT ROWID;
 """
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _AGENTS_REMEMBERED: Final = 8
 _KEPT_PER_PROBE: Final = 50
 
@@ -65,8 +64,8 @@ class Watch:
         """Take one status in, in the order of arrival; one that came before, or once came late, changes nothing."""
         if not status.online or status.at is None or status.started_at is None:
             return None
-        agent = Agent(_microseconds(status.started_at), status.machine, status.spool_id)
-        at_us = _microseconds(status.at)
+        agent = Agent(microseconds(status.started_at), status.machine, status.spool_id)
+        at_us = microseconds(status.at)
         agents = self._heard.setdefault(status.probe_id, {})
         key = (agent.started_us, agent.machine)
         before, last = agents.get(key), next(reversed(agents.values()), None)
@@ -140,13 +139,13 @@ def collect(journal: Journal) -> Clashes:
     try:
         return Clashes(
             [
-                Sharer(probe_id, machine, spool_id, _moment(started), _moment(first), _moment(last), times)
+                Sharer(probe_id, machine, spool_id, moment(started), moment(first), moment(last), times)
                 for probe_id, machine, spool_id, started, first, last, times in journal.connection.execute(
                     f"{sharers} ORDER BY probe_id, last_us"
                 )
             ],
             [
-                Refused(probe_id, times, _moment(last))
+                Refused(probe_id, times, moment(last))
                 for probe_id, times, last in journal.connection.execute(f"{numbers} ORDER BY topic")
             ],
         )
@@ -179,13 +178,5 @@ def text(clashes: Clashes) -> str:
     return "\n\n".join(parts) or "none: every probe id has one agent, every number one result"
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
-
-
-def _short(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%SZ}"
+def _short(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}"

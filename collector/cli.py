@@ -26,6 +26,7 @@ from base.table import render
 from collector import clashes, fleet, gaps, points, salvage, settings, stats
 from collector.asking import Asker
 from collector.influx import SinkError, open_sink
+from collector.instants import microseconds
 from collector.journal import Journal, JournalLock
 from collector.limits import Limits, Rate
 from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ResendSettings, ServesSettings, Settings
@@ -203,8 +204,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config)
     if config.sink.kind == "none":
         raise ConfigError(arguments.config, [": sink.kind is none: there is no database to write into"])
-    since_us = _FAR_PAST_US if arguments.since is None else points.microseconds(arguments.since)
-    until_us = _FAR_FUTURE_US if arguments.until is None else points.microseconds(arguments.until)
+    since_us = _FAR_PAST_US if arguments.since is None else microseconds(arguments.since)
+    until_us = _FAR_FUTURE_US if arguments.until is None else microseconds(arguments.until)
     if until_us <= since_us:
         print("--until is not after --since: there is nothing between them", file=sys.stderr)
         return 2

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from base import durable, table
 from collector import renumbered, spans
+from collector.instants import moment
 from collector.spans import Span  # msgspec reads it
 from wire.codec import Undecodable, decode_result
 from wire.events import Dropped, Missed
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 State = Literal["open", "dropped", "gone"]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERED: Final = "kind IN ('dropped', 'missed')"
 """Spelled as in the journal's partial index, which serves it."""
 
@@ -186,8 +186,8 @@ def _holes(connection: sqlite3.Connection, probe: str) -> list[Hole]:
         times, last_us = asked or (0, 0)
         for state, ranges in gaps.states().items():
             for first, last in ranges:
-                seen = _moment(connection.execute(query, (spool, last)).fetchone()[0])
-                asked_at = _moment(last_us) if times else None
+                seen = moment(connection.execute(query, (spool, last)).fetchone()[0])
+                asked_at = moment(last_us) if times else None
                 found.append(Hole(gaps.probe, gaps.spool_id, first, last, state, seen, times, asked_at))
     return sorted(found, key=lambda hole: (hole.probe, hole.spool_id, hole.first))
 
@@ -233,9 +233,5 @@ def _asked(hole: Hole) -> str | None:
     return f"{hole.asked}x, last {_short(hole.asked_at)}" if hole.asked_at is not None else None
 
 
-def _short(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%MZ}"
-
-
-def _moment(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
+def _short(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%MZ}"

@@ -12,10 +12,11 @@ from typing import Final
 
 import msgspec
 
+from collector.instants import microseconds
 from collector.journal import Cause, Entry, Parked, ProbeGone, ProbeStatus, Stage
 from collector.limits import Limits
 from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoever has one finds it here
-from collector.points import line, microseconds
+from collector.points import line
 from wire import codec, topics
 from wire.codec import Undecodable
 from wire.delivery import Gone, Refusal

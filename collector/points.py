@@ -11,11 +11,11 @@ those differently.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
+from collector.instants import microseconds
 from collector.service_points import echo_fields, service_fields, way
 from wire.events import Damaged, Dropped, Missed, PlanState, Recovery
 from wire.measured import Capacity, Dns, Failed, Latency, Ping, Radio, Throughput, Transfer, Web
@@ -30,8 +30,6 @@ Fields = dict[str, Value]
 
 MAX_STRING_CHARS: Final = 1000
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _CONTROL: Final = (*range(0x20), 0x7F, 0x85, 0x2028, 0x2029)
 _TAG: Final = str.maketrans(
     {'"': "'", "\\": "/", ",": "\\,", "=": "\\=", " ": "\\ "} | dict.fromkeys(map(chr, _CONTROL), "\\ ")
@@ -141,11 +139,6 @@ def gap_line(probe: str, at_us: int, *, open_count: int, dropped: int, gone: int
     """Write how many results of a probe the journal lacks, by what is known of them (`collector.gaps`)."""
     fields: Fields = {"open": open_count, "dropped": dropped, "gone": gone, "missing": open_count + dropped + gone}
     return _write("gap", {"probe": probe}, fields, at_us * 1000)
-
-
-def microseconds(moment: datetime) -> int:
-    """Return microseconds since 1970, exactly."""
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _throughput(outcome: Throughput) -> Fields:

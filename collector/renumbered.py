@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from collector.points import microseconds
+from collector.instants import microseconds
 from wire.codec import Undecodable, decode_result
 from wire.measured import Throughput
 from wire.reasons import Invalid

@@ -7,20 +7,20 @@ was: seq starts at 1 and never repeats.
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from base import durable
 from collector import renumbered, spans
+from collector.instants import moment
 
 if TYPE_CHECKING:
     from collector.journal import Journal
 
 MAX_RANGES: Final = 20
 """How many holes of a probe are listed; all are counted."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Online(msgspec.Struct):
@@ -120,8 +120,8 @@ def _columns(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _short(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%SZ}" if moment else "-"
+def _short(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}" if at else "-"
 
 
 def _probes(connection: sqlite3.Connection) -> dict[str, ProbeStats]:
@@ -134,8 +134,8 @@ def _probes(connection: sqlite3.Connection) -> dict[str, ProbeStats]:
         probe = probes.setdefault(probe_id, ProbeStats())
         probe.results += results
         probe.kinds[kind] = results
-        probe.first = min(probe.first or _moment(first_us), _moment(first_us))
-        probe.last = max(probe.last or _moment(last_us), _moment(last_us))
+        probe.first = min(probe.first or moment(first_us), moment(first_us))
+        probe.last = max(probe.last or moment(last_us), moment(last_us))
     holes = connection.execute(
         "SELECT spool, probe_id, spool_id, before + 1, seq - 1 FROM ("
         " SELECT spool, seq, LAG(seq, 1, 0) OVER (PARTITION BY spool ORDER BY seq) AS before FROM results"
@@ -150,7 +150,7 @@ def _probes(connection: sqlite3.Connection) -> dict[str, ProbeStats]:
                 probe.holes.append((spool_id, first, last))
     for probe_id, received_us, status in connection.execute("SELECT probe_id, received_us, status FROM probes"):
         probe = probes.setdefault(probe_id, ProbeStats())
-        probe.status_received = _moment(received_us)
+        probe.status_received = moment(received_us)
         probe.online = says_online(status)
     return probes
 
@@ -175,7 +175,3 @@ def _sinks(connection: sqlite3.Connection) -> list[SinkStats]:
         "SELECT sink, result_id, (SELECT COUNT(*) FROM results WHERE id > result_id) FROM cursors ORDER BY sink"
     )
     return [SinkStats(*row) for row in rows]
-
-
-def _moment(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector import points
+from collector.instants import microseconds
 from lab.servers import ServerError
 from lab.torture.stand import DATABASE
 from wire import codec
@@ -106,4 +107,4 @@ def _clock(us: int) -> str:
 
 
 def _now_us() -> int:
-    return points.microseconds(datetime.now(UTC))
+    return microseconds(datetime.now(UTC))

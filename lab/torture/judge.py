@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from collector import points
+from collector.instants import microseconds
 from lab.torture import evidence
 from lab.torture.stand import DATABASE
 
@@ -166,7 +166,7 @@ def look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: s
 
 def _look(stand: Stand, since: datetime, first_tokens: dict[str, int], excused: set[int], counted: set[int]) -> Verdict:
     verdict = Verdict()
-    since_us = points.microseconds(since)
+    since_us = microseconds(since)
     held = journal(stand.journal_file)
     seen = influx(stand, since_us)
     verdict.lost = {

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from collector import asking, gaps, spans
 from collector.asking import Asker
+from collector.instants import moment
 from collector.intake import Arrival, Intake
 from collector.journal import Batch, Cause, Journal, ProbeGone, ProbeStatus
 from collector.settings import ResendSettings
@@ -112,7 +113,7 @@ def test_gaps_are_chosen_by_probe_and_by_the_time_they_came_to_light(journal: Jo
     store(journal, radio(1), radio(3))
     store(journal, radio(1, probe="p2"), radio(4, probe="p2"), at_us=NOW_US + 3600 * US)
     assert found(journal, probe="p2") == [(2, 3, "open")]
-    later = gaps.collect(journal, since=gaps._moment(NOW_US + US)).holes
+    later = gaps.collect(journal, since=moment(NOW_US + US)).holes
     assert [(hole.probe, hole.count) for hole in later] == [("p2", 2)]
 
 

@@ -9,8 +9,8 @@ from collector_helpers import failed, result
 
 from base.durable import StorageError
 from collector import salvage
+from collector.instants import microseconds
 from collector.journal import Batch, Entry, Journal
-from collector.points import microseconds
 from wire import codec
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from base.durable import StorageError
 from collector import points, writer
 from collector.influx import Busy, Misconfigured, Rejected, SinkError
+from collector.instants import microseconds
 from collector.journal import Batch, Entry, Journal
 from collector.writer import Writer
 from wire import codec
@@ -143,7 +144,7 @@ class Mark(RuleBasedStateMachine):
             one = result(seq, site=site, spool=f"s{self.count % 2}")
             payload = NO_RESULT if site == "no-result" else codec.encode(one)
             lines.append("" if site == "no-result" else points.line(one))
-            entries.append(Entry("p1", one.spool_id, seq, "throughput", points.microseconds(one.started_at), payload))
+            entries.append(Entry("p1", one.spool_id, seq, "throughput", microseconds(one.started_at), payload))
         received_us = 1 if late else time.time_ns() // 1000
         self.beside.append(Batch(received_us=received_us, results=entries))
         if handed:

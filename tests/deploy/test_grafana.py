@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from collector import points
+from collector.instants import microseconds
 from lab.servers import Influxd
 from responder.lender import COUNTS
 from wire.codec import decode_result
@@ -125,7 +126,7 @@ def responder_line(number: int) -> str:
 @pytest.fixture(scope="module")
 def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
     lines = [points.line(result) for result in sample_results()]
-    at_us = points.microseconds(BEGIN)
+    at_us = microseconds(BEGIN)
     lines += [
         points.status_line(
             Status(probe_id=f"lc-{site}-1", site=site, online=True, at=BEGIN, agent_version="0.1.0", spooled=3), at_us
@@ -181,7 +182,7 @@ def test_results_that_do_not_count_are_told_apart_by_reason(influxd: Influxd) ->
 
 @pytest.mark.journey
 def test_a_probe_that_was_lost_is_shown_offline_though_its_last_will_names_no_site(influxd: Influxd) -> None:
-    will = points.status_line(Status(probe_id="lc-sin-ho-1", online=False), points.microseconds(BEGIN) + 60_000_000)
+    will = points.status_line(Status(probe_id="lc-sin-ho-1", online=False), microseconds(BEGIN) + 60_000_000)
     request = urllib.request.Request(f"{influxd.url}/write?db=probefleet&precision=ns", data=will.encode())  # noqa: S310
     with urllib.request.urlopen(request, timeout=30):  # noqa: S310  # http, ours
         pass

@@ -1,0 +1,19 @@
+"""Instants as the journal and the database count them: whole microseconds since 1970, UTC. Pure, exact both ways."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds(at: datetime) -> int:
+    """Return microseconds since 1970 of an aware time, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def moment(us: int) -> datetime:
+    """Return the time in UTC that is so many microseconds after 1970 began."""
+    return _EPOCH + timedelta(microseconds=us)
