@@ -27,8 +27,9 @@ from collector import clashes, fleet, gaps, points, salvage, settings, stats
 from collector.asking import Asker
 from collector.influx import SinkError, open_sink
 from collector.instants import microseconds
-from collector.journal import Journal, JournalLock
+from collector.journal import Journal
 from collector.limits import Limits, Rate
+from collector.lock import JournalLock
 from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ResendSettings, ServesSettings, Settings
 from collector.subscriber import LEAVES, Subscriber
 from collector.writer import BATCH_RESULTS, Writer, write_rows

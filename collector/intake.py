@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 
 from collector.instants import microseconds
-from collector.journal import Cause, Entry, Parked, ProbeGone, ProbeStatus, Stage
+from collector.journal import Entry, ProbeGone, ProbeStatus
 from collector.limits import Limits
 from collector.mqtt import Arrival  # noqa: TC001  # what an Intake takes: whoever has one finds it here
 from collector.points import line
+from collector.quarantine import Cause, Parked, Stage
 from wire import codec, topics
 from wire.codec import Undecodable
 from wire.delivery import Gone, Refusal

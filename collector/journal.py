@@ -9,20 +9,17 @@ One Journal belongs to one thread at a time; several Journals on one file (also 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import itertools
-import os
 import sqlite3
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
 
 from base import durable
 from base.durable import StorageError
-from collector import clashes, renumbered
+from collector import clashes, quarantine, renumbered
+from collector.quarantine import Cause, Parked, Stage
 from collector.renumbered import Place
 
 if TYPE_CHECKING:
@@ -30,11 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT: Final = 1
-KEPT_BYTES_PER_ROW: Final = 4096
-"""How much of a quarantined payload is kept."""
 MAX_ID: Final = 2**63 - 1
-_ROW_OVERHEAD_BYTES: Final = 512
-_MAX_DETAIL_CHARS: Final = 300
 _MAX_SPOOLS_REMEMBERED: Final = 10_000
 _MAX_GONE_RANGES: Final = 10_000
 """How many ranges of one spool a probe may give up before the rest is left open."""
@@ -48,14 +41,6 @@ CREATE TABLE IF NOT EXISTS results (
   UNIQUE (spool, seq));
 CREATE TABLE IF NOT EXISTS probes (
   probe_id TEXT PRIMARY KEY, received_us INTEGER NOT NULL, status BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
-  detail TEXT NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, times INTEGER NOT NULL,
-  payload_bytes INTEGER NOT NULL, payload BLOB NOT NULL, digest BLOB NOT NULL, UNIQUE (stage, topic, digest));
-CREATE TABLE IF NOT EXISTS not_kept (
-  stage TEXT NOT NULL, reason TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (stage, reason)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS quarantine_size (only INTEGER PRIMARY KEY CHECK (only = 1), bytes INTEGER NOT NULL);
-INSERT OR IGNORE INTO quarantine_size VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS cursors (
   sink TEXT PRIMARY KEY, result_id INTEGER NOT NULL, updated_us INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS results_of_gaps ON results (spool) WHERE kind IN ('dropped', 'missed');
@@ -77,26 +62,6 @@ _INSERT: Final = (
 _INSERT_MANY: Final = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 
-class Stage(StrEnum):
-    """Where a thing was stopped."""
-
-    INTAKE = "intake"
-    JOURNAL = "journal"
-    SINK = "sink"
-
-
-class Cause(StrEnum):
-    """Why it was stopped; a closed list, so that it can be counted."""
-
-    UNDECODABLE = "undecodable"
-    TOO_LARGE = "too_large"
-    FOREIGN_PROBE = "foreign_probe"
-    BAD_IDENTITY = "bad_identity"
-    STRAY_TOPIC = "stray_topic"
-    CONFLICT = "conflict"
-    REJECTED = "rejected"
-
-
 class Entry(NamedTuple):
     """A result ready for the journal: its identity, what it is found by, and its bytes as they came.
 
@@ -112,17 +77,6 @@ class Entry(NamedTuple):
     payload: bytes
     line: str = ""
     formerly: tuple[str, int] | None = None
-
-
-class Parked(NamedTuple):
-    """Something for quarantine; `size` is its whole length where `payload` is only its beginning."""
-
-    stage: Stage
-    topic: str
-    reason: Cause
-    detail: str
-    payload: bytes
-    size: int
 
 
 class ProbeStatus(NamedTuple):
@@ -184,7 +138,7 @@ class Journal:
                 self._look()
             self._open = durable.open_database(
                 self.path,
-                _SCHEMA + clashes.SCHEMA + renumbered.SCHEMA,
+                _SCHEMA + quarantine.SCHEMA + clashes.SCHEMA + renumbered.SCHEMA,
                 user_version=FORMAT,
                 read_only=self._read_only,
             )
@@ -372,60 +326,7 @@ class Journal:
         return spool
 
     def _park(self, connection: sqlite3.Connection, now_us: int, parked: Sequence[Parked]) -> None:
-        """Keep the beginning of each while there is room, count the rest; the same thing again adds to its row."""
-        if not parked:
-            return
-        (held,) = connection.execute("SELECT bytes FROM quarantine_size").fetchone()
-        for one in parked:
-            kept = one.payload[:KEPT_BYTES_PER_ROW]
-            digest = hashlib.blake2b(b"%d:" % one.size + one.payload, digest_size=16).digest()
-            seen = connection.execute(
-                "UPDATE quarantine SET times = times + 1, last_us = ? WHERE stage = ? AND topic = ? AND digest = ?",
-                (now_us, one.stage, one.topic, digest),
-            )
-            if seen.rowcount:
-                continue
-            if held >= self._quarantine_max_bytes:
-                connection.execute(
-                    "INSERT INTO not_kept VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET times = times + 1",
-                    (one.stage, one.reason),
-                )
-                continue
-            connection.execute(
-                "INSERT INTO quarantine (stage, topic, reason, detail, first_us, last_us, times, payload_bytes,"
-                " payload, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1, ?6, ?7, ?8)",
-                (one.stage, one.topic, one.reason, one.detail[:_MAX_DETAIL_CHARS], now_us, one.size, kept, digest),
-            )
-            held += len(kept) + _ROW_OVERHEAD_BYTES
-        connection.execute("UPDATE quarantine_size SET bytes = ?", (held,))
-
-
-class JournalLock:
-    """Keeps a second collector off the journal (flock on a file beside it, gone with the process)."""
-
-    def __init__(self, journal: Path) -> None:
-        """Take the lock; raise StorageError if another process has it."""
-        path = journal.with_name(journal.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise durable.explain(path, error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise StorageError(f"{journal}: another collector is writing it; only one may run on a journal") from error
-
-    def release(self) -> None:
-        """Let the next one in."""
-        os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+        quarantine.park(connection, now_us, parked, max_bytes=self._quarantine_max_bytes)
 
 
 def _note_gone(connection: sqlite3.Connection, batch: Batch) -> None:

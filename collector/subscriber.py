@@ -26,7 +26,8 @@ from collector.acks import Acks
 from collector.connection import Connection
 from collector.handover import Handover
 from collector.intake import Intake
-from collector.journal import KEPT_BYTES_PER_ROW, Batch
+from collector.journal import Batch
+from collector.quarantine import KEPT_BYTES_PER_ROW
 from wire import codec, topics
 
 if TYPE_CHECKING:

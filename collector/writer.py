@@ -22,7 +22,8 @@ from base.durable import StorageError
 from collector import points
 from collector.handover import Handover
 from collector.influx import Busy, Rejected, SinkError
-from collector.journal import MAX_ID, Cause, Parked, Stage
+from collector.journal import MAX_ID
+from collector.quarantine import Cause, Parked, Stage
 from wire import codec
 from wire.codec import Undecodable
 

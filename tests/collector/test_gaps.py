@@ -30,7 +30,8 @@ from collector import asking, gaps, spans
 from collector.asking import Asker
 from collector.instants import moment
 from collector.intake import Arrival, Intake
-from collector.journal import Batch, Cause, Journal, ProbeGone, ProbeStatus
+from collector.journal import Batch, Journal, ProbeGone, ProbeStatus
+from collector.quarantine import Cause
 from collector.settings import ResendSettings
 from wire import codec, topics
 from wire.delivery import Gone, Resend

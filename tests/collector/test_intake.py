@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 import msgspec
 from collector_helpers import failed, message, radio, result
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 
 from collector.acks import Acks
 from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake
-from collector.journal import Cause, Entry
+from collector.quarantine import Cause
 from wire import codec
 from wire.delivery import Ack, Refusal
 from wire.results import Result
 from wire.status import ResponderStatus, Status
+
+if TYPE_CHECKING:
+    from collector.journal import Entry
 
 TOPIC = "probefleet/v1/p1/result"
 

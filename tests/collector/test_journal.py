@@ -12,7 +12,9 @@ from collector_helpers import result, wait_until
 
 from base.durable import StorageError
 from collector.intake import Arrival, Intake
-from collector.journal import Batch, Cause, Entry, Journal, JournalLock, Parked, ProbeStatus, Row, Stage
+from collector.journal import Batch, Entry, Journal, ProbeStatus, Row
+from collector.lock import JournalLock
+from collector.quarantine import Cause, Parked, Stage
 from wire import codec
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from collector.journal import Parked
+    from collector.quarantine import Parked
 
 KEY = re.compile(r"((?:\\.|[^ \\])*) .* (-?\d+)")
 BAD_SITE = "bad-site"

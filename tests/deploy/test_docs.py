@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.journal import Cause
+from collector.quarantine import Cause
 from responder.lender import COUNTS
 from wire.reasons import Condition, Invalid, Reason, Unmade
 
