@@ -51,8 +51,8 @@ CREATE TABLE IF NOT EXISTS asked (
   spool INTEGER PRIMARY KEY, times INTEGER NOT NULL, last_us INTEGER NOT NULL, wished INTEGER NOT NULL);
 """
 
+_IS_JOURNAL: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'results'"
 _SINCE_WHERE: Final = "id > ? AND started_us >= ? AND started_us < ? AND (? = '' OR probe_id = ?)"
-
 
 _ROWS_AT_ONCE: Final = 100
 """Rows in one statement: sqlite3 lets go of Python's lock at every statement, and has to wait to get it back."""
@@ -142,19 +142,41 @@ class Journal:
                 user_version=FORMAT,
                 read_only=self._read_only,
             )
+            if self._read_only:
+                self._refuse_other(self._open)
             self._left = set() if self._read_only else renumbered.left(self._open)
             if not self._fsync:
                 self._open.execute("PRAGMA synchronous=NORMAL")
         return self._open
 
     def _look(self) -> None:
-        """Raise StorageError if there is nothing to read: SQLite's own words would not say why."""
+        """Raise StorageError if there is nothing to read: SQLite's own words would not say why.
+
+        An empty file is not opened, not even to read: SQLite would delete the log beside it, which may hold everything.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
         try:
-            self.path.stat()
+            size = self.path.stat().st_size
+            logged = log.stat().st_size if size == 0 and log.exists() else 0
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StorageError(f"{self.path}: no journal there yet; has the collector run?") from error
         except OSError as error:
             raise durable.explain(self.path, error) from error
+        if logged:
+            raise StorageError(f"{self.path}: empty, beside a log that is not; `probe-collector salvage` reads the log")
+        if size == 0:
+            raise StorageError(_no_journal(self.path))
+
+    def _refuse_other(self, connection: sqlite3.Connection) -> None:
+        """Raise StorageError, the file closed, if it is a database of something else."""
+        try:
+            found = connection.execute(_IS_JOURNAL).fetchone()
+        except sqlite3.Error as error:
+            self.close()
+            raise durable.explain(self.path, error) from error
+        if found is None:
+            self.close()
+            raise StorageError(_no_journal(self.path))
 
     def append(self, batch: Batch) -> list[Entry]:
         """Store all of it, or nothing and raise StorageError; return the results whose number another one holds."""
@@ -327,6 +349,10 @@ class Journal:
 
     def _park(self, connection: sqlite3.Connection, now_us: int, parked: Sequence[Parked]) -> None:
         quarantine.park(connection, now_us, parked, max_bytes=self._quarantine_max_bytes)
+
+
+def _no_journal(path: Path) -> str:
+    return f"{path}: holds no journal; name the collector's (journal.path in collector.yaml), or let it run first"
 
 
 def _note_gone(connection: sqlite3.Connection, batch: Batch) -> None:

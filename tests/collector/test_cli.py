@@ -142,6 +142,12 @@ def test_stats_need_a_journal(tmp_path: Path) -> None:
     assert "has the collector run" in done.stderr
     folder = run_cli("stats", "--journal", str(tmp_path))
     assert (folder.returncode, folder.stderr) == (1, f"{tmp_path}: a folder; name the file in it\n")
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    for command in ("stats", "gaps", "clashes"):
+        done = run_cli(command, "--journal", str(empty))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert "holds no journal; name the collector's" in done.stderr
     fill(tmp_path)
     done = run_cli("stats", "--journal", str(tmp_path / "journal.db"), "--json")
     assert json.loads(done.stdout)["results"] == 10

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -153,6 +155,29 @@ def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_journal_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has the collector run"):
         Journal(tmp_path / "journal.db", read_only=True)
+
+
+def test_a_file_that_holds_no_journal_is_said_to_hold_none(tmp_path: Path) -> None:
+    empty, other = tmp_path / "empty.db", tmp_path / "other.db"
+    empty.touch()
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE letters (text)")
+    for path in (empty, other):
+        with pytest.raises(StorageError, match=r"holds no journal; name the collector's \(journal.path"):
+            Journal(path, read_only=True)
+    assert not empty.stat().st_size
+
+
+def test_reading_an_empty_file_leaves_the_log_beside_it(tmp_path: Path) -> None:
+    path, log = tmp_path / "journal.db", tmp_path / "journal.db-wal"
+    with Journal(tmp_path / "live.db") as journal:
+        journal.append(Batch(received_us=1, results=[entry(1)]))
+        shutil.copy(tmp_path / "live.db-wal", log)
+    path.touch()
+    before = log.read_bytes()
+    with pytest.raises(StorageError, match="probe-collector salvage"):
+        Journal(path, read_only=True).count(since_us=0, until_us=1)
+    assert log.read_bytes() == before
 
 
 @pytest.mark.root
