@@ -254,8 +254,7 @@ def _acl(arguments: argparse.Namespace) -> int:
 
 def _salvage(arguments: argparse.Namespace) -> int:
     saved = salvage.salvage(arguments.damaged, arguments.new)
-    _say(arguments, saved, salvage.text(saved, arguments.new))
-    return 0 if saved.results else 1
+    return _say(arguments, saved, salvage.text(saved, arguments.new))
 
 
 def _places(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -50,14 +51,18 @@ def refuse_damaged(journal: Path) -> None:
 
 
 def salvage(damaged: Path, new: Path) -> Saved:
-    """Write what can be read of one journal into a new one; raise StorageError."""
-    if new.exists():
-        raise StorageError(f"{new}: exists; name a file that does not, nothing is written over")
-    saved = Saved()
-    with Journal(new, fsync=False) as journal:
-        for received_us, found in groupby(_results(damaged, saved), key=lambda one: one.received_us):
-            journal.append(Batch(received_us=received_us, results=[one.entry for one in found]))
-        (saved.results,) = journal.connection.execute("SELECT COUNT(*) FROM results").fetchone()
+    """Write what can be read of one journal into a new one; raise StorageError, and nothing of the new one is left."""
+    files = [new.with_name(new.name + suffix) for suffix in ("", "-wal", "-shm")]
+    for file in files:
+        if os.path.lexists(file):
+            raise StorageError(f"{file}: exists; name a file that does not, nothing is written over")
+    try:
+        saved = _copy(damaged, new)
+    except BaseException:
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        raise
     print(file=sys.stderr)  # noqa: T201  # the progress line ends
     return saved
 
@@ -68,6 +73,17 @@ def text(saved: Saved, new: Path) -> str:
         f"{saved.results} results saved in {new}, {saved.unreadable} rows cannot be read;"
         f" holes are listed by: probe-collector stats --journal {new}"
     )
+
+
+def _copy(damaged: Path, new: Path) -> Saved:
+    saved = Saved()
+    with Journal(new, fsync=False) as journal:
+        for received_us, found in groupby(_results(damaged, saved), key=lambda one: one.received_us):
+            journal.append(Batch(received_us=received_us, results=[one.entry for one in found]))
+        (saved.results,) = journal.connection.execute("SELECT COUNT(*) FROM results").fetchone()
+    if not saved.results:
+        raise StorageError(f"{damaged}: no result can be read in it; is it the journal, with its log beside it?")
+    return saved
 
 
 def _results(damaged: Path, saved: Saved) -> Iterator[_Found]:
@@ -90,6 +106,8 @@ def _rows(path: Path) -> Iterator[carve.Row]:
     wal = path.with_name(path.name + "-wal")
     try:
         log = wal.read_bytes() if wal.exists() else b""
+        if not log:
+            path.stat()
         if not path.exists() or path.stat().st_size == 0:
             yield from carve.rows(b"", log)
             return

@@ -10,11 +10,14 @@ from collector_helpers import failed, result
 from base.durable import StorageError
 from collector import salvage
 from collector.instants import microseconds
+from collector.intake import entry_of
 from collector.journal import Batch, Entry, Journal
 from wire import codec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from wire.results import Result
 
 
 def entry(seq: int) -> Entry:
@@ -77,3 +80,42 @@ def test_a_journal_that_is_empty_beside_its_log_is_not_opened(tmp_path: Path) ->
     assert salvage.salvage(journal, tmp_path / "new.db").results == 50
     with pytest.raises(StorageError, match="exists"):
         salvage.salvage(journal, tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("kind", ["folder", "missing", "empty", "other"])
+def test_what_holds_no_result_leaves_no_new_journal(tmp_path: Path, kind: str) -> None:
+    damaged, new = tmp_path / "damaged", tmp_path / "new.db"
+    if kind == "folder":
+        damaged.mkdir()
+    elif kind != "missing":
+        damaged.write_bytes(b"" if kind == "empty" else b"no database " * 1000)
+    before = sorted(tmp_path.iterdir())
+    for _ in range(2):
+        with pytest.raises(StorageError, match="damaged: "):
+            salvage.salvage(damaged, new)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_rescue_that_breaks_off_leaves_no_new_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "journal.db"
+    left_by_a_crash(damaged, 50)
+    before = sorted(tmp_path.iterdir())
+
+    def stopped(result: Result, payload: bytes) -> Entry:
+        if result.seq > 40:
+            raise KeyboardInterrupt
+        return entry_of(result, payload)
+
+    monkeypatch.setattr(salvage, "entry_of", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        salvage.salvage(damaged, tmp_path / "new.db")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_nothing_is_written_beside_a_log_that_stands_alone(tmp_path: Path) -> None:
+    lost = tmp_path / "journal.db"
+    left_by_a_crash(lost, 50)
+    lost.unlink()
+    with pytest.raises(StorageError, match=r"journal\.db-wal: exists"):
+        salvage.salvage(lost, lost)
+    assert salvage.salvage(lost, tmp_path / "new.db").results == 50
