@@ -31,7 +31,7 @@ def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, op
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(path, [f": {error.strerror or error}; name the file with {option}"]) from error
+        raise unreadable(path, error, option=option) from error
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(path, [f": larger than {MAX_FILE_BYTES // 1024} KiB; this is no configuration of ours"])
     from base import yaml_tree  # noqa: PLC0415  # a program that has its settings needs no YAML
@@ -51,6 +51,11 @@ def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, op
     if mistakes or not isinstance(settings, kind):
         raise ConfigError(path, [f":{_line(lines, where)}: {where or 'top'}: {what}" for where, what in mistakes])
     return settings
+
+
+def unreadable(path: Path, error: OSError, *, option: str = "--config") -> ConfigError:
+    """Say that there is no such file, or none that may be read."""
+    return ConfigError(path, [f": {error.strerror or error}; name the file with {option}"])
 
 
 def _line(lines: dict[str, int], path: str) -> int:

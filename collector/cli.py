@@ -9,6 +9,7 @@ import argparse
 import gc
 import importlib.metadata
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from base import logs
+from base import configfile, logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
@@ -69,10 +70,10 @@ examples:
 
 def main() -> None:
     """Run the command that the arguments name."""
-    arguments = _parser().parse_args()
-    logs.set_up(verbose=arguments.verbose)
-    command: Command = arguments.command
     try:
+        arguments = _parser().parse_args()
+        logs.set_up(verbose=arguments.verbose)
+        command: Command = arguments.command
         status = command(arguments)
     except (ConfigError, CredentialsError) as error:
         print(error, file=sys.stderr)
@@ -247,8 +248,16 @@ def _stats(arguments: argparse.Namespace) -> int:
     return _say(arguments, found, stats.table(found))
 
 
+def _sites(arguments: argparse.Namespace) -> Path:
+    """Name the site list: the one given, else the configuration's; a broker's machine may have no configuration."""
+    if arguments.sites is None and os.path.lexists(arguments.config):
+        serves = settings.load(arguments.config).serves
+        return DEFAULT_SITES if serves is None else serves.sites_file
+    return arguments.sites or DEFAULT_SITES
+
+
 def _acl(arguments: argparse.Namespace) -> int:
-    sys.stdout.write(fleet.acl(fleet.load(arguments.sites)))
+    sys.stdout.write(fleet.acl(fleet.load(_sites(arguments))))
     return 0
 
 
@@ -258,12 +267,11 @@ def _salvage(arguments: argparse.Namespace) -> int:
 
 
 def _places(arguments: argparse.Namespace) -> int:
+    sites = _sites(arguments)
     try:
-        found = fleet.places(
-            fleet.load(arguments.sites), links_each=arguments.links, room=arguments.room, of=arguments.of
-        )
+        found = fleet.places(fleet.load(sites), links_each=arguments.links, room=arguments.room, of=arguments.of)
     except ValueError as error:
-        print(f"{arguments.sites}: {error}", file=sys.stderr)
+        print(f"{sites}: {error}", file=sys.stderr)
         return 2
     rows = [(p.probe, p.link, f"share: {{place: {p.place}, of: {p.of}, room: {p.room}}}") for p in found]
     text = render(("probe", "link", "write into the link in agent.yaml"), rows)
@@ -292,6 +300,16 @@ def _version(_: argparse.Namespace) -> int:
     return 0
 
 
+def _config(text: str) -> Path:
+    """Take a named configuration, also where a command can do without one; raise ConfigError if it is not there."""
+    path = Path(text)
+    try:
+        path.stat()
+    except OSError as error:
+        raise configfile.unreadable(path, error) from error
+    return path
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -317,11 +335,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the configuration (%(default)s)")
+    common.add_argument("--config", type=_config, default=DEFAULT_CONFIG, help="the configuration (%(default)s)")
     common.add_argument("--verbose", action="store_true", help="log more")
     reading = argparse.ArgumentParser(add_help=False)
     reading.add_argument("--journal", type=Path, metavar="FILE", help="read this journal and no configuration")
     reading.add_argument("--json", action="store_true", help="for machines")
+    listing = argparse.ArgumentParser(add_help=False)
+    listing.add_argument(
+        "--sites", type=Path, metavar="FILE", help=f"the site list (serves.sites_file, else {DEFAULT_SITES})"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -338,10 +360,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--until", type=iso_time, metavar="TIME", help="only results that began before TIME")
     replay.add_argument("--probe", default="", metavar="ID", help="only results of this probe")
     add("stats", _stats, "count what the journal holds; may run beside the collector", reading)
-    access = add("acl", _acl, "write the broker's access list from the site list")
-    access.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
-    turns = add("places", _places, "write each link's place among those that share the test servers")
-    turns.add_argument("--sites", type=Path, default=DEFAULT_SITES, metavar="FILE", help="the site list (%(default)s)")
+    add("acl", _acl, "write the broker's access list from the site list", listing)
+    turns = add("places", _places, "write each link's place among those that share the test servers", listing)
     turns.add_argument("--links", type=_positive, default=1, metavar="N", help="links of each probe (%(default)s)")
     turns.add_argument("--room", type=_positive, required=True, metavar="N", help="tests at once that fit")
     turns.add_argument(

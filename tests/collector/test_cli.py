@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,6 @@ from collector.journal import Batch, Journal
 from wire import codec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.servers import Influxd
 
 
@@ -66,6 +65,27 @@ def test_a_configuration_that_cannot_be_used_is_one_line_and_status_2(
         assert (done.returncode, done.stdout) == (2, "")
         assert complaint in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["acl", "places --room 9", "acl --sites {sites}", "stats --journal {journal}", "version"]
+)
+def test_a_configuration_that_was_named_has_to_be_there_for_every_command(command: str, tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "sites.yaml").write_text("sites: [{id: s, probes: [p1]}]\n")
+    words = command.format(sites=tmp_path / "sites.yaml", journal=tmp_path / "journal.db").split()
+    done = run_cli(*words, "--config", str(tmp_path / "none.yaml"))
+    wanted = f"{tmp_path / 'none.yaml'}: No such file or directory; name the file with --config\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", wanted)
+
+
+def test_the_site_list_is_the_one_that_the_configuration_names(tmp_path: Path) -> None:
+    sites = tmp_path / "fleet.yaml"
+    sites.write_text("sites: [{id: s, group: g, probes: [only-here]}]\n")
+    path = Path(config(tmp_path))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"serves": {"sites_file": str(sites), "groups": ["g"]}}))
+    assert "user only-here\n" in run_cli("acl", "--config", str(path)).stdout
+    assert "only-here" in run_cli("places", "--room", "9", "--config", str(path)).stdout
 
 
 def test_credentials_that_all_may_read_are_status_2(tmp_path: Path) -> None:
