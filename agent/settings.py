@@ -23,6 +23,7 @@ from agent.plan import Claim
 from agent.thinning import Thinning
 from base import configfile
 from base.broker import BrokerSettings, Port
+from base.share import MAX_PLACES, MAX_ROOM
 from wire.form import Name
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ class Share(_Section, frozen=True, kw_only=True):
     Whoever numbers the links gives each another place; then no more than `room` of them ever begin in the same turn.
     """
 
-    place: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
-    of: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-    room: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    place: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLACES - 1)]
+    of: Annotated[int, msgspec.Meta(ge=1, le=MAX_PLACES)]
+    room: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROOM)]
 
 
 class BringUp(_Section, frozen=True, kw_only=True):

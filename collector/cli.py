@@ -23,6 +23,7 @@ from base import configfile, logs
 from base.broker import CredentialsError, make_client
 from base.configfile import ConfigError
 from base.durable import StorageError
+from base.share import MAX_PLACES, MAX_ROOM
 from base.table import render
 from collector import clashes, fleet, gaps, points, salvage, settings, stats
 from collector.asking import Asker
@@ -311,10 +312,9 @@ def _config(text: str) -> Path:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+    return int(text)
 
 
 def iso_time(text: str) -> datetime:
@@ -363,9 +363,14 @@ def _parser() -> argparse.ArgumentParser:
     add("acl", _acl, "write the broker's access list from the site list", listing)
     turns = add("places", _places, "write each link's place among those that share the test servers", listing)
     turns.add_argument("--links", type=_positive, default=1, metavar="N", help="links of each probe (%(default)s)")
-    turns.add_argument("--room", type=_positive, required=True, metavar="N", help="tests at once that fit")
     turns.add_argument(
-        "--of", type=_positive, metavar="N", help="places in all, with those to come (default: the links)"
+        "--room", type=_positive, required=True, metavar="N", help=f"tests at once that fit, at most {MAX_ROOM}"
+    )
+    turns.add_argument(
+        "--of",
+        type=_positive,
+        metavar="N",
+        help=f"places in all, with those to come, at most {MAX_PLACES} (default: the links)",
     )
     turns.add_argument("--json", action="store_true", help="for machines")
     add("clashes", _clashes, "name probes that share an id, or came back with an old card", reading)

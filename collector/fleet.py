@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from base import configfile
+from base.share import MAX_PLACES, MAX_ROOM
 from wire import topics
 from wire.form import Name
 
@@ -94,7 +95,7 @@ class Place(NamedTuple):
 
 
 def places(fleet: Fleet, *, links_each: int, room: int, of: int | None = None) -> list[Place]:
-    """Give each link a number in the order of the list, `links_each` a probe; raise ValueError if `of` is too few.
+    """Give each link a number in the order of the list, `links_each` a probe; raise ValueError for what is no `share`.
 
     A greater `of` leaves room for sites to come: they are appended, and nobody's place changes.
     """
@@ -102,6 +103,10 @@ def places(fleet: Fleet, *, links_each: int, room: int, of: int | None = None) -
     of = of or len(probes) * links_each
     if of < len(probes) * links_each:
         raise ValueError(f"{len(probes)} probes with {links_each} links each need {len(probes) * links_each} places")
+    if of > MAX_PLACES:
+        raise ValueError(f"{of} places; agent.yaml takes at most {MAX_PLACES}")
+    if room > MAX_ROOM:
+        raise ValueError(f"room for {room} tests at once; agent.yaml takes at most {MAX_ROOM}")
     return [
         Place(probe, link + 1, number * links_each + link, of, room)
         for number, probe in enumerate(probes)

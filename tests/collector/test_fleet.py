@@ -1,9 +1,12 @@
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from agent.settings import Share
 from base.configfile import ConfigError
+from base.share import MAX_PLACES, MAX_ROOM
 from collector import cli, fleet
 from wire import topics
 
@@ -84,6 +87,31 @@ def test_every_link_of_the_list_has_a_place_of_its_own(tmp_path: Path) -> None:
     assert [place[:3] for place in fleet.places(listed, links_each=2, room=9, of=400)] == [p[:3] for p in found]
     with pytest.raises(ValueError, match="need"):
         fleet.places(listed, links_each=2, room=9, of=1)
+
+
+def test_a_share_that_agent_yaml_would_refuse_is_not_written(tmp_path: Path) -> None:
+    listed = fleet.load(written(tmp_path, SITES))
+    most = {"place": MAX_PLACES - 1, "of": MAX_PLACES, "room": MAX_ROOM}
+    msgspec.convert(most, Share)
+    assert fleet.places(listed, links_each=1, room=MAX_ROOM, of=MAX_PLACES)[0].room == MAX_ROOM
+    for room, of in ((MAX_ROOM + 1, 4), (1, MAX_PLACES + 1)):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"place": 0, "of": of, "room": room}, Share)
+        with pytest.raises(ValueError, match=r"agent\.yaml takes at most 1000"):
+            fleet.places(listed, links_each=1, room=room, of=of)
+
+
+@pytest.mark.parametrize("wrong", [["--room", "99999"], ["--room", "nine"], ["--room", "9", "--links", "0"]])
+def test_numbers_that_make_no_share_are_wrong_usage(
+    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["probe-collector", "places", "--sites", str(written(tmp_path, SITES)), *wrong])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert "_positive" not in said.err
 
 
 def test_the_command_writes_what_belongs_into_agent_yaml(
