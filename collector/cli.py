@@ -6,6 +6,7 @@ Exit status: 0 fine, 1 did not work, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.metadata
 import logging
@@ -212,11 +213,12 @@ def _replay(arguments: argparse.Namespace) -> int:
     if until_us <= since_us:
         print("--until is not after --since: there is nothing between them", file=sys.stderr)
         return 2
-    sink = open_sink(config.sink)
     written = refused = after = 0
-    try:
-        with Journal(config.journal.path, read_only=True) as journal:
-            total = journal.count(since_us=since_us, until_us=until_us, probe_id=arguments.probe)
+    with Journal(config.journal.path, read_only=True) as journal, contextlib.closing(open_sink(config.sink)) as sink:
+        total = journal.count(since_us=since_us, until_us=until_us, probe_id=arguments.probe)
+        if not total:
+            _refuse_unknown(journal, arguments.probe)
+        try:
             while rows := journal.select(
                 after, BATCH_RESULTS, since_us=since_us, until_us=until_us, probe_id=arguments.probe
             ):
@@ -226,11 +228,16 @@ def _replay(arguments: argparse.Namespace) -> int:
                 written += len(rows)
                 after = rows[-1].id
                 print(f"\r{written} of {total} results", end="", file=sys.stderr, flush=True)
-    finally:
-        sink.close()
-        print(file=sys.stderr)
+        finally:
+            print(file=sys.stderr)
     print(f"{written - refused} results written to {sink.name}, {refused} refused")
     return 1 if refused else 0
+
+
+def _refuse_unknown(journal: Journal, probe: str) -> None:
+    """Raise StorageError if the journal has never had a result of a probe that was named."""
+    if probe and not journal.count(since_us=_FAR_PAST_US, until_us=_FAR_FUTURE_US, probe_id=probe):
+        raise StorageError(f"{journal.path}: holds no result of {probe}; `probe-collector stats` names its probes")
 
 
 def _journal_named(arguments: argparse.Namespace) -> Journal:
@@ -288,6 +295,8 @@ def _clashes(arguments: argparse.Namespace) -> int:
 def _gaps(arguments: argparse.Namespace) -> int:
     with _journal_named(arguments) as journal:
         found = gaps.collect(journal, since=arguments.since, probe=arguments.probe)
+        if not (found.holes or found.not_made):
+            _refuse_unknown(journal, arguments.probe)
     _say(arguments, found, gaps.show(found))
     if arguments.ask:
         with Journal(journal.path) as journal:

@@ -135,6 +135,18 @@ def test_a_journal_becomes_points_again_as_often_as_one_likes(influxd: Influxd, 
     assert sorted(row["count"] for row in rows) == [3, 7]
 
 
+def test_a_probe_that_the_journal_does_not_know_is_said_to_be_unknown(tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = config(tmp_path, kind="influxdb1", url="http://127.0.0.1:1", database="d")
+    for command in (("replay",), ("replay", "--since", "2026-07-01"), ("gaps",)):
+        done = run_cli(*command, "--config", path, "--probe", "nobody")
+        wanted = f"{tmp_path / 'journal.db'}: holds no result of nobody; `probe-collector stats` names its probes\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", wanted)
+    nothing_then = run_cli("replay", "--config", path, "--probe", "p2", "--since", "2030-01-01")
+    assert (nothing_then.returncode, nothing_then.stdout.split(" to ")[0]) == (0, "0 results written")
+    assert run_cli("gaps", "--config", path, "--probe", "p2").returncode == 0
+
+
 def test_replay_says_which_results_the_database_refuses(influxd: Influxd, tmp_path: Path) -> None:
     fill(tmp_path)
     influxd.query(f'CREATE DATABASE "{tmp_path.name}"')
