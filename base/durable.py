@@ -50,7 +50,7 @@ def open_database(
         connection.execute(f"PRAGMA cache_size=-{cache_kib}")
         _refuse_newer(path, connection, user_version)
         if not read_only:
-            connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={user_version}; COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={user_version}; COMMIT;")
     except BaseException as error:
         if connection is not None:
             connection.close()

@@ -1,4 +1,4 @@
-"""`probe-collector`: the commands, and the only place where the collector's parts are put together.
+"""`probe-collector`: the commands.
 
 Exit status: 0 fine, 1 did not work, 2 wrong usage or configuration.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import importlib.metadata
 import logging
 import os
@@ -26,32 +25,20 @@ from base.configfile import ConfigError
 from base.durable import StorageError
 from base.share import MAX_PLACES, MAX_ROOM
 from base.table import render
-from collector import clashes, fleet, gaps, points, salvage, settings, stats
-from collector.asking import Asker
+from collector import clashes, fleet, gaps, salvage, service, settings, stats
 from collector.influx import SinkError, open_sink
 from collector.instants import microseconds
 from collector.journal import Journal
-from collector.limits import Limits, Rate
-from collector.lock import JournalLock
-from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES, ResendSettings, ServesSettings, Settings
-from collector.subscriber import LEAVES, Subscriber
-from collector.writer import BATCH_RESULTS, Writer, write_rows
-from wire import codec, topics
-from wire.status import Status
+from collector.settings import DEFAULT_CONFIG, DEFAULT_SITES
+from collector.writer import BATCH_RESULTS, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from collector.fleet import Fleet
-    from collector.journal import ProbeStatus
-    from wire.status import ResponderStatus
 
     Command = Callable[[argparse.Namespace], int]
 
 log = logging.getLogger(__name__)
 
-_WATCH_S: Final = 1.0
-_SAY_AGAIN_AFTER_US: Final = 600_000_000
 _FAR_PAST_US: Final = -(2**62)
 _FAR_FUTURE_US: Final = 2**62
 
@@ -93,111 +80,15 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config)
-    gc.freeze()
-    gc.set_threshold(10_000)  # results come and go by the thousand, without cycles
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with JournalLock(config.journal.path):
-        salvage.refuse_damaged(config.journal.path)
-        writer = _writer(config)
-        subscriber = Subscriber(
-            config.broker,
-            _journal(config),
-            client_id=config.client_id,
-            subscriptions=_subscriptions(config),
-            limits=Limits(Rate(config.limits.results_per_minute / 60, config.limits.kilobytes_per_minute * 1000 / 60)),
-            handover=writer.handover if writer else None,
-            on_stored=writer.wake if writer else lambda: None,
-            on_status=_on_status(_journal(config, fsync=False), writer),
-            on_responder=_responder_points(writer) if writer else lambda *_: None,
-        )
-        log.info("journal %s, sink %s", config.journal.path, config.sink.kind)
-        if writer:
-            writer.start()
-        subscriber.start()
-        asker = Asker(
-            _journal(config, fsync=False),
-            _resend(config),
-            subscriber.command,
-            writer.add_status if writer else lambda _line: None,
-        )
-        asker.start()
-        while not stopping.wait(_WATCH_S) and subscriber.alive and (writer is None or writer.alive):
-            pass
-        failed = not stopping.is_set()
-        log.info("stopping")
-        asker.stop()
-        subscriber.stop()
-        if writer:
-            writer.stop()
-    return 1 if failed else 0
-
-
-def _resend(config: Settings) -> ResendSettings:
-    """Ask for nothing by itself where others share the work: what is not here is with them."""
-    return config.resend if config.share is None else msgspec.structs.replace(config.resend, ask=False)
-
-
-def _subscriptions(config: Settings) -> list[str]:
-    """Name what to hear: every probe, or those of some groups; shared with other collectors, or alone."""
-    branches: tuple[str, ...] = ("+",)
-    if config.serves is not None:
-        branches = _fleet(config.serves).probes(config.serves.groups)
-    names = [topics.topic(branch, leaf) for branch in branches for leaf in LEAVES if leaf != topics.RESPONDER]
-    names.append(topics.every_probe(topics.RESPONDER))
-    return [topics.shared(config.share, name) for name in names] if config.share else names
-
-
-def _fleet(serves: ServesSettings) -> Fleet:
-    """Read the site list; raise ConfigError, also where a group is in it that nobody belongs to."""
-    found = fleet.load(serves.sites_file)
-    if unknown := found.unknown(serves.groups):
-        raise ConfigError(serves.sites_file, [f": no site is in group '{group}' (serves.groups)" for group in unknown])
-    return found
-
-
-def _writer(config: Settings) -> Writer | None:
-    if config.sink.kind == "none":
-        return None
-    return Writer(_journal(config, fsync=False), open_sink(config.sink))
-
-
-def _journal(config: Settings, *, fsync: bool = True) -> Journal:
-    quarantine_max_bytes = config.journal.quarantine_max_mb * 1024 * 1024
-    return Journal(config.journal.path, quarantine_max_bytes=quarantine_max_bytes, fsync=fsync)
-
-
-def _on_status(journal: Journal, writer: Writer | None) -> Callable[[ProbeStatus, int], None]:
-    """Make a point of every status, and see who shares a probe id. Takes over `journal`, a connection of its own."""
-    watch = clashes.Watch()
-    said_us: dict[str, int] = {}
-
-    def hear(heard: ProbeStatus, received_us: int) -> None:
-        status = codec.decode(heard.payload, Status)
-        if writer is not None:
-            writer.add_status(points.status_line(status, received_us))
-        shared = watch.hear(status)
-        if shared is None:
-            return
-        clashes.note(journal, shared, received_us)
-        agents = f"{shared.one}; {shared.other}"
-        if writer is not None:
-            writer.add_status(points.shared_id_line(shared.probe_id, agents, received_us))
-        if received_us - said_us.get(shared.probe_id, 0) > _SAY_AGAIN_AFTER_US:
-            said_us[shared.probe_id] = received_us
-            log.warning("two agents say that they are %s: %s; give one of them its own id", shared.probe_id, agents)
-
-    return hear
-
-
-def _responder_points(writer: Writer) -> Callable[[ResponderStatus, int], None]:
-    return lambda status, received_us: writer.add_status(points.responder_line(status, received_us))
+    return 0 if service.collect(config, stopping) else 1
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
     config = settings.load(arguments.config)
-    _subscriptions(config)
+    service.subscriptions(config)
     make_client(config.broker, client_id=config.client_id, clean_session=True)
     open_sink(config.sink).close()
     print(f"{arguments.config}: fine")

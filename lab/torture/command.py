@@ -159,7 +159,7 @@ def _round(stand: Stand, name: str, excused: set[int], counted: set[int]) -> tup
     case.wait(0.3, 1.0)
     question = FAULTS[name](case)
     case.wait(0.2, 0.6)
-    complaints = stand.settle()
+    complaints = stand.settle() + stand.tracebacks()
     complaints += question() if question is not None else []
     excused |= case.excused
     return complaints, judge.look(stand, since, first_tokens, excused, counted)

@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import sqlite3
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -127,6 +128,7 @@ class Stand:
         )
         self.writers = [Writer(self, f"probe-{n + 1}", f"probe-{n + 1}", n, per_s) for n in range(PROBES)]
         self.gone: list[Writer] = []
+        self._tracebacks: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         try:
@@ -207,6 +209,16 @@ class Stand:
             if time.monotonic() > deadline_s:
                 return [f"{one} after {SETTLES_WITHIN_S:.0f} s" for one in busy]
             time.sleep(_POLL_S)
+
+    def tracebacks(self) -> list[str]:
+        """Name who has met an error of its own since this was asked last; what goes on after that may lack a part."""
+        found: list[str] = []
+        for program in (self.collector, *(writer.program for writer in self.writers)):
+            log = program.log_file.read_text(errors="replace") if program.log_file.exists() else ""
+            new = log.count("Traceback") - self._tracebacks[program.name]
+            self._tracebacks[program.name] += new
+            found += [f"{program.name}: {new} tracebacks in its log"] if new else []
+        return found
 
     def go_on(self) -> None:
         """Let the probes make results again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,24 @@ def test_a_commit_is_fsynced(tmp_path: Path) -> None:
 def test_a_schema_that_fails_leaves_no_connection_open(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         open_database(tmp_path / "x.db", "CREATE NONSENSE", user_version=1)
+
+
+def test_a_file_is_opened_while_another_commits_to_it_all_the_time(tmp_path: Path) -> None:
+    """A transaction that reads before it writes is told "locked" at once if somebody commits in between."""
+    schema = "CREATE TABLE IF NOT EXISTS t (x PRIMARY KEY); INSERT OR IGNORE INTO t VALUES (1)"
+    busy, stop = open_database(tmp_path / "x.db", schema, user_version=1), threading.Event()
+
+    def commit() -> None:
+        busy.execute("PRAGMA synchronous=OFF")  # more often than any disk would allow
+        while not stop.is_set():
+            busy.execute("UPDATE t SET x = x + 1")
+
+    thread = threading.Thread(target=commit)
+    thread.start()
+    try:
+        for _ in range(200):
+            open_database(tmp_path / "x.db", schema, user_version=1).close()
+    finally:
+        stop.set()
+        thread.join()
+        busy.close()
