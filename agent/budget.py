@@ -110,7 +110,8 @@ class Budget:
         """Charge a run that ended with the power: its counters are gone, so it is charged what such runs cost."""
         meter = self._spool.meter(link.name)
         if isinstance(job, ThroughputJob) and (meter is None or meter.boot_id != path.boot_id()):
-            self._note(link, round(cost(self.wish(job), self._spool.visits(link.name), upload=job.options.upload)))
+            visits = self._spool.visits(link.name)
+            self._note(link, round(cost(self.wish(job), visits, self.day(link), upload=job.options.upload)))
 
     def _note(self, link: Link, grown: int) -> None:
         self._pending[link.name] += grown
@@ -150,7 +151,10 @@ class Budget:
         down = both = 1.0
         if isinstance(job, ThroughputJob):
             visits = self._spool.visits(link.name)
-            down, both = (cost(self.wish(job), visits, upload=way) for way in (False, True))
+            wish, day = self.wish(job), self.day(link)
+            tried = found.left_bytes if job.runs_per_day is not None else None
+            down = cost(wish, visits, day, upload=False, room_bytes=tried)
+            both = cost(wish, visits, day, upload=True)
         if found.left_bytes < down:
             return found
         return Grant(found.left_bytes, upload and found.left_bytes >= both)

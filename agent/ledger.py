@@ -18,6 +18,8 @@ from agent.plan import Spent
 if TYPE_CHECKING:
     import sqlite3
 
+    from agent.run_cost import Cost
+
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS spent (link TEXT, day TEXT, bytes INTEGER NOT NULL, PRIMARY KEY (link, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meters (link TEXT PRIMARY KEY, reading BLOB NOT NULL) WITHOUT ROWID;
@@ -28,6 +30,8 @@ CREATE TABLE IF NOT EXISTS told (link TEXT, what TEXT, day TEXT NOT NULL, PRIMAR
 CREATE TABLE IF NOT EXISTS balances (link TEXT PRIMARY KEY, at TEXT NOT NULL, remaining_bytes INTEGER, doubt TEXT,
                                      text TEXT NOT NULL) WITHOUT ROWID;
 """
+_CUT_SHORT: Final = 2
+"""In `made`, beside 0 and 1: begun and cut short; `bytes` is what all of it would have moved."""
 _DAYS_KEPT: Final = 100
 _AHEAD: Final = timedelta(days=40)
 """What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
@@ -82,7 +86,7 @@ def visits(db: sqlite3.Connection, link: str) -> list[planner.Visit]:
         "SELECT job, day, slot, hour, upload, bytes, made FROM planned_runs WHERE link=? ORDER BY day, slot", (link,)
     ).fetchall()
     return [
-        planner.Visit(job, date.fromisoformat(day), slot, hour, bool(upload), run_bytes, bool(made))
+        planner.Visit(job, date.fromisoformat(day), slot, hour, bool(upload), run_bytes, bool(made), made == _CUT_SHORT)
         for job, day, slot, hour, upload, run_bytes, made in rows
     ]
 
@@ -97,12 +101,13 @@ def visit(db: sqlite3.Connection, link: str, job: str, visit: Visit, *, made: bo
     prune(db, "planned_runs", link)
 
 
-def moved(db: sqlite3.Connection, link: str, job: str, visit: Visit, run_bytes: int | None) -> None:
-    """Note what a planned run moved that has ended."""
-    db.execute(
-        "UPDATE planned_runs SET bytes=? WHERE link=? AND day=? AND job=? AND slot=?",
-        (run_bytes, link, visit.day, job, visit.slot),
-    )
+def ended(db: sqlite3.Connection, link: str, job: str, visit: Visit, cost: Cost | None) -> None:
+    """Note what a planned run that has ended tells of its cost."""
+    if cost is not None:
+        db.execute(
+            "UPDATE planned_runs SET bytes=?, upload=?, made=? WHERE link=? AND day=? AND job=? AND slot=?",
+            (cost.run_bytes, cost.upload, _CUT_SHORT if cost.cut_short else 1, link, visit.day, job, visit.slot),
+        )
 
 
 def book(db: sqlite3.Connection, booking: Booking) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from agent.budget import Budget
-from agent.plan import Claim, day_begins, plan_month, zone_of
+from agent.plan import Claim, day_begins, plan_day, plan_month, zone_of
 from agent.planner import cost
 from agent.schedule import Periodic, next_run
 from agent.service import SPOOL_FILE
@@ -168,7 +168,9 @@ def _periodic(settings: Settings, link: Link, spool: Spool, clock: Clock) -> lis
             continue
         work = [Periodic(job.name, link.name, job.every_s)]
         due = next_run(settings.probe_id, work, done, now_s=now_s, since_s=now_s)
-        expected = cost(Budget.wish(job), spool.visits(link.name), upload=job.options.upload)
+        expected = cost(
+            Budget.wish(job), spool.visits(link.name), plan_day(link.plan, clock.now()), upload=job.options.upload
+        )
         found.append(_run(link, job.name, due.at_s, upload=job.options.upload, run_bytes=expected))
     return found
 

@@ -42,6 +42,8 @@ _TURNS_AN_HOUR: Final = 80
 TURN_S: Final = _HOUR_S / _TURNS_AN_HOUR
 _LATE_S: Final = 10.0
 """By how much a run may begin after its turn did; later it would run into the next one."""
+_WORTH_A_TRY: Final = 0.25
+_BELIEVED: Final = timedelta(days=10)
 _SAMPLES: Final = 24
 """How many of the last runs tell what a run costs."""
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
@@ -69,7 +71,7 @@ class Wish(NamedTuple):
 class Visit(NamedTuple):
     """A planned run whose time has come: it was made, or not. `hour`: the local hour of the day that it was to serve.
 
-    `run_bytes`: what it moved, None where it came to no full figures.
+    `run_bytes`: what it moved, None where it came to no figures; of one that was cut short what it would have moved.
     """
 
     job: str
@@ -79,6 +81,7 @@ class Visit(NamedTuple):
     upload: bool
     run_bytes: int | None
     made: bool = True
+    cut_short: bool = False
 
 
 class Planned(NamedTuple):
@@ -143,14 +146,17 @@ def plan_of_day(
     days_left = (following - day).days
     allowance = _allowance(plan, spent, days_left)
     may_move = allowance.left_bytes if allowance is not None else None
-    costs = {wish: (cost(wish, visits, upload=False), cost(wish, visits, upload=wish.upload)) for wish in wishes}
     day_binds = allowance is not None and allowance.day_binds
-    exact = days_left == 1 or day_binds
-    counts = _shrunk(
-        costs,
-        _careful(costs, may_move, visits) if may_move is not None and exact else may_move,
-        lambda job, value: _rounded((*names, job), day, value, exact=exact),
-    )
+    exact = may_move is not None and (days_left == 1 or day_binds)
+    aim = may_move
+    if may_move is not None and exact:
+        aim = max(0.0, may_move - _beside_tests(plan, day, spent, visits))
+    costs = {wish: _both_costs(wish, visits, day, aim) for wish in wishes}
+    if aim is not None and exact:
+        aim = _careful(costs, aim, visits)
+    counts = _shrunk(costs, aim, lambda job, value: _rounded((*names, job), day, value, exact=exact))
+    if aim is not None and exact:
+        counts = _topped_up(counts, costs, aim)
     served = _Served(visit for visit in visits if first <= visit.day < day)
     runs: list[Planned] = []
     dropped: list[Dropped] = []
@@ -211,15 +217,31 @@ def _next_turn(share: Share, since_s: float) -> float:
     return first_s + math.ceil((since_s - first_s) / every_s) * every_s
 
 
-def cost(wish: Wish, visits: Sequence[Visit], *, upload: bool) -> float:
-    """Expect what a run will move, in bytes: the mean of the last of its kind, else a guess scaled by the others."""
-    of_job = [visit for visit in visits if visit.job == wish.job and visit.run_bytes is not None]
+def cost(wish: Wish, visits: Sequence[Visit], day: date, *, upload: bool, room_bytes: float | None = None) -> float:
+    """Expect what a run will move, in bytes: the mean of the last of its kind, else a guess scaled by the others.
+
+    A guess alone forbids no run: where nothing is known, `room_bytes` are enough for one that is worth a try.
+    What a run that was cut short would have moved is believed for ten days: a link that was fast then, and is not any
+    more, has its runs again.
+    """
+    of_job = [
+        visit
+        for visit in visits
+        if visit.job == wish.job
+        and visit.run_bytes is not None
+        and not (visit.cut_short and day - visit.day >= _BELIEVED)
+    ]
     usual = wish.usual_bytes(upload=upload)
     for kind in (upload, not upload):
         like = [visit.run_bytes or 0 for visit in of_job if visit.upload is kind][-_SAMPLES:]
         if like:
             return sum(like) / len(like) * usual / wish.usual_bytes(upload=kind)
-    return usual
+    return usual if room_bytes is None else min(usual, max(room_bytes, usual * _WORTH_A_TRY))
+
+
+def _both_costs(wish: Wish, visits: Sequence[Visit], day: date, room_bytes: float | None) -> tuple[float, float]:
+    down = cost(wish, visits, day, upload=False, room_bytes=room_bytes)
+    return down, max(down, cost(wish, visits, day, upload=True)) if wish.upload else down
 
 
 class _Allowance(NamedTuple):
@@ -238,16 +260,25 @@ def _allowance(plan: Plan, spent: Spent, days_left: int) -> _Allowance | None:
     return min(shares, default=None)
 
 
+def _beside_tests(plan: Plan, day: date, spent: Spent, visits: Sequence[Visit]) -> float:
+    """Expect what else will cross the link on a day: telemetry's share, or what did on the mean day of this month."""
+    first = plan_month(plan, day)[0]
+    tests = sum(visit.run_bytes or 0 for visit in visits if first <= visit.day < day)
+    seen = max(0, spent.month_bytes - spent.day_bytes - tests) / max(1, (day - first).days)
+    share = (plan.quota_day_mb or 0) * 1e4 * plan.telemetry_percent
+    return max(seen, share)
+
+
 def _careful(costs: Mapping[Wish, tuple[float, float]], allowance: float, visits: Sequence[Visit]) -> float:
     """Return what a day that is held to its allowance should plan to move, so that its last run is seldom cut short.
 
-    That is less by half a standard deviation of the sum of the runs, but not less than one run where one fits.
+    That is less by half a standard deviation of the sum of the runs, but not less than the longest run that fits.
     """
     whole = sum(wish.runs_per_day * both for wish, (_, both) in costs.items())
     variance = sum(wish.runs_per_day * (_spread(wish, visits) * both) ** 2 for wish, (_, both) in costs.items())
     margin = math.sqrt(variance * min(1.0, allowance / whole)) / 2
-    one = max(down for down, _ in costs.values())
-    return max(allowance - margin, min(allowance, one))
+    longest = max((down for down, _ in costs.values() if down <= allowance), default=0.0)
+    return max(allowance - margin, longest)
 
 
 def _spread(wish: Wish, visits: Sequence[Visit]) -> float:
@@ -281,6 +312,23 @@ def _shrunk(
         left += cut * down
         counts[wish] = (min(wish.runs_per_day, rounded(wish.job, wish.runs_per_day - cut)), 0)
     return counts
+
+
+def _topped_up(
+    counts: Mapping[Wish, tuple[int, int]], costs: Mapping[Wish, tuple[float, float]], allowance: float
+) -> dict[Wish, tuple[int, int]]:
+    """Spend what rounding down has left, the longest first: what does not buy one of these may buy a shorter one."""
+    left = allowance - sum(
+        runs * down + uploads * (both - down)
+        for (runs, uploads), (down, both) in zip(counts.values(), costs.values(), strict=True)
+    )
+    found = dict(counts)
+    for wish in sorted(costs, key=lambda wish: (wish.length_s, wish.job), reverse=True):
+        runs, uploads = found[wish]
+        more = min(wish.runs_per_day - runs, math.floor(max(0.0, left) / costs[wish][0]))
+        left -= more * costs[wish][0]
+        found[wish] = (runs + more, uploads)
+    return found
 
 
 def _rounded(key: tuple[str, ...], day: date, value: float, *, exact: bool) -> int:
@@ -322,7 +370,8 @@ class _Served:
         self.slots: defaultdict[tuple[str, int], float] = defaultdict(float)
         self.uploads: defaultdict[tuple[str, int], int] = defaultdict(int)
         for visit in visits:
-            weight = 1.0 if visit.run_bytes is not None else _WITHOUT_FIGURES if visit.made else _NOT_MADE
+            whole = visit.run_bytes is not None and not visit.cut_short
+            weight = 1.0 if whole else _WITHOUT_FIGURES if visit.made else _NOT_MADE
             self.add(visit.job, visit.hour, weight)
             self.slots[visit.job, visit.slot] += weight
             self.uploads[visit.job, visit.slot] += visit.upload

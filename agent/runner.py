@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import jobs, path
+from agent import jobs, path, run_cost
 from agent.bench import Bench
 from agent.budget import Budget, Grant
 from agent.deferred import Account, Run
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from agent.lease import Lender
     from agent.ledger import Booking, Visit
     from agent.router import Keeper
+    from agent.run_cost import Cost
     from agent.settings import Job, Link, Settings
     from agent.spool import Spool
     from agent.time_repair import Timekeeper
@@ -56,7 +57,7 @@ class Interrupted(BaseException):
 class _Unspooled(NamedTuple):
     result: Result
     ends: Run | None
-    run_bytes: int | None = None
+    cost: Cost | None = None
     began: Boot | None = None
     account: Account | None = None
     at_once: bool = True
@@ -171,9 +172,9 @@ class Runner:
         began: Boot | None = None
         if self.timekeeper is not None and start is not None:
             result, began = self.timekeeper.date(result, start)
-        run_bytes = spent_bytes if _whole(outcome) else None
+        cost = self._cost(job, outcome, spent_bytes)
         at_once = by_hand or not is_telemetry(result)
-        self._store(_Unspooled(result, run, run_bytes, began, account, at_once))
+        self._store(_Unspooled(result, run, cost, began, account, at_once))
         return result
 
     def close(self) -> None:
@@ -204,6 +205,13 @@ class Runner:
         self._measuring = measuring
         if measuring and self._stopped.is_set():
             raise Interrupted
+
+    @staticmethod
+    def _cost(job: Job, outcome: Outcome, spent_bytes: int | None) -> Cost | None:
+        if not isinstance(job, ThroughputJob):
+            return None
+        length_s = job.options.omit_s + job.options.duration_s
+        return run_cost.of(outcome, spent_bytes, length_s=length_s, omit_s=job.options.omit_s)
 
     def _thinned(self, job: RadioJob, link: Link, outcome: Outcome, at_s: float) -> Outcome | None:
         """Return what is to be spooled of a look; None if it is folded into the next record."""
@@ -296,7 +304,7 @@ class Runner:
                         waiting.result,
                         ends=waiting.ends,
                         booking=booking,
-                        run_bytes=waiting.run_bytes,
+                        cost=waiting.cost,
                         began=waiting.began,
                     )
                 else:  # what it carried is booked with the next one
@@ -315,13 +323,6 @@ class Runner:
         """Book what the link has carried with its result: one commit for both."""
         link = next((link for link in self._settings.links if link.name == name), None)
         return self.budget.booking(link) if link is not None else None
-
-
-def _whole(outcome: Outcome) -> bool:
-    """Whether a run came to all figures that it was made for, so that it tells what such runs move."""
-    if not isinstance(outcome, Throughput) or outcome.upload_failure not in {None, Reason.BUDGET_SHORT}:
-        return False
-    return all(transfer is None or transfer.cut_short is None for transfer in (outcome.download, outcome.upload))
 
 
 def measurement_of(job: Job) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.ledger import Booking
+    from agent.run_cost import Cost
     from agent.time_repair import Undated
     from agent.timesync import Boot
     from wire.delivery import Refusal
@@ -95,12 +96,12 @@ class Spool(Notebook):
         *,
         ends: Run | None = None,
         booking: Booking | None = None,
-        run_bytes: int | None = None,
+        cost: Cost | None = None,
         began: Boot | None = None,
     ) -> ResultId:
         """Give the result its identity and store it durably; in the same commit end its run and book what it spent.
 
-        `run_bytes`: what the run moved, if that tells what such runs cost. `began`: when the run did, if the wall clock
+        `cost`: what the run tells of the cost of such runs, if anything. `began`: when the run did, if the wall clock
         cannot be believed: the result is held back until `release`. If the spool is over its bound, its oldest
         results of the lowest rank make room, and a `Dropped` result says which.
         """
@@ -109,7 +110,7 @@ class Spool(Notebook):
                 size = self._take_over(db)
                 identity, size = self._take_in(db, Deferred(result, ends, began=began), size)
                 if ends is not None and ends.visit is not None:
-                    ledger.moved(db, ends.link, ends.job, ends.visit, run_bytes)
+                    ledger.ended(db, ends.link, ends.job, ends.visit, cost)
                 if booking is not None:
                     ledger.book(db, booking)
             self._taken_over(size)

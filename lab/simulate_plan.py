@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.meter import Meter, grown_bytes
-from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_month, room, zone_of
+from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, room, zone_of
 from agent.planner import Visit, Wish, cost, next_of_day, plan_of_day
 from agent.settings import Plan, Share
 from base.table import render
@@ -40,6 +40,8 @@ _RUN_S: Final = 24.0
 _STEP_S: Final = 45
 _ALL_HOURS_FROM: Final = 30
 """Runs with figures in a month from which on all 24 hours of the day must have their turn: one a day."""
+_ALL_WEEKDAYS_FROM: Final = 14
+"""The same for the seven weekdays: two a week."""
 _LEAST_DAYS: Final = 14
 _WISHES: Final = (Wish("light", 8, 6.0, upload=True), Wish("reference", 2, 10.0, upload=True))
 
@@ -58,6 +60,7 @@ KINDS: Final = (
     Kind("4 GB, short", Plan(quota_month_mb=4_000)),
     Kind("2 GB a day, 07:00", Plan(quota_day_mb=2_000, reset_at="07:00")),
     Kind("0.3 GB a day, short", Plan(quota_day_mb=300)),
+    Kind("0.2 GB a day, short", Plan(quota_day_mb=200)),
     Kind("10 GB, summer time", Plan(quota_month_mb=10_000, time_zone="Europe/Berlin")),
 )
 
@@ -263,18 +266,20 @@ def _live(link: Link, day: date) -> None:
         now_s = max(now_s, due.at_s)
         wish = next(wish for wish in _WISHES if wish.job == due.job)
         left = room(plan, spent, Claim.SCHEDULE)
-        down, both = (cost(wish, link.visits[-400:], upload=way) for way in (False, True))
+        down = cost(wish, link.visits[-400:], day, upload=False, room_bytes=left.left_bytes if left else None)
+        both = cost(wish, link.visits[-400:], day, upload=True)
         upload = due.upload and (left is None or left.left_bytes >= both)
-        moved: int | None = None
+        visit = Visit(due.job, day, due.slot, due.hour, upload, None)
         if left is None or left.left_bytes >= down:
             wants = _moves(link, wish, upload=upload)
             moved = wants if left is None else min(wants, left.left_bytes)
             link.carry(day, moved, now_s + _RUN_S)
-            if moved == wants:
+            visit = visit._replace(
+                run_bytes=wants, cut_short=moved < wants
+            )  # the agent foresees what was still to come
+            if not visit.cut_short:
                 link.starts.append(now_s)
-            else:
-                moved = None  # cut short: no sample, and it does not tell what runs cost
-        link.visits.append(Visit(due.job, day, due.slot, due.hour, upload and moved is not None, moved))
+        link.visits.append(visit)
         now_s += _RUN_S
     link.planned += len(planned)
 
@@ -304,7 +309,11 @@ def _row(kind: Kind, links: Sequence[Link], days: int) -> Row:
         wanted=wanted * len(links),
         planned=sum(link.planned for link in links),
         made=sum(len(link.starts) for link in links),
-        with_upload=sum(visit.upload for link in links for visit in link.visits),
+        with_upload=sum(
+            visit.upload and visit.run_bytes is not None and not visit.cut_short
+            for link in links
+            for visit in link.visits
+        ),
         spent_gb=round(truth / 1e9, 1),
         of_quota_percent=round(100 * truth / (quota_mb * 1e6 * len(links)), 1),
         fewest_made=min(len(link.starts) for link in links),
@@ -336,7 +345,7 @@ def _overrun(link: Link) -> int:
 
 
 def goals_missed(links: Iterable[Link], days: int) -> list[str]:
-    """Say what went wrong, link by link; with fewer runs than hours, at most one hour has two."""
+    """Say what went wrong, link by link and plan month by plan month."""
     missed = []
     for link in links:
         here = f"{link.probe} ({link.kind.name})"
@@ -345,15 +354,26 @@ def goals_missed(links: Iterable[Link], days: int) -> list[str]:
         unread = sum(link.truth.values()) - sum(link.books.values())
         if unread > 0:
             missed.append(f"{here}: {unread / 1e6:.1f} MB crossed the link and are not in the books")
-        lived = sum(not link.is_off(number) for number in range(days))
-        if lived < _LEAST_DAYS:
-            continue
-        if len(_weekdays(link)) < 7:  # noqa: PLR2004  # days of the week
-            missed.append(f"{here}: only {len(_weekdays(link))} weekdays have a run")
-        made, hours = len(link.starts), len(set(_hours(link)))
-        if hours < (24 if made >= _ALL_HOURS_FROM else min(made, 24) - 1):
-            missed.append(f"{here}: only {hours} hours have one of {made} runs")
+        lived = [_FIRST_DAY + timedelta(days=number) for number in range(days) if not link.is_off(number)]
+        for month, lived_of_month in Counter(plan_month(link.kind.plan, day)[0] for day in lived).items():
+            if lived_of_month >= _LEAST_DAYS:
+                missed += [f"{here}: {text}" for text in _starved(link, month)]
     return missed
+
+
+def _starved(link: Link, month: date) -> list[str]:
+    """Name hours and weekdays without a run in a plan month; with fewer runs than hours, at most one hour has two."""
+    zone, plan = zone_of(link.kind.plan), link.kind.plan
+    starts = [datetime.fromtimestamp(at_s, zone) for at_s in link.starts]
+    starts = [start for start in starts if plan_month(plan, plan_day(plan, start))[0] == month]
+    made, hours = len(starts), len({start.hour for start in starts})
+    weekdays = len({start.weekday() for start in starts})
+    found = []
+    if weekdays < 7 and made >= _ALL_WEEKDAYS_FROM:  # noqa: PLR2004  # days of the week
+        found.append(f"only {weekdays} weekdays have one of {made} runs")
+    if hours < (24 if made >= _ALL_HOURS_FROM else min(made, 24) - 1):
+        found.append(f"only {hours} hours have one of {made} runs")
+    return found
 
 
 def collisions_of(links: Sequence[Link], ports: int) -> Collisions:

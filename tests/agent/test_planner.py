@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, zone_of
-from agent.planner import TURN_S, Visit, Wish, next_of_day, period_s, plan_of_day
+from agent.planner import TURN_S, Visit, Wish, cost, next_of_day, period_s, plan_of_day
 from agent.settings import Plan, Share
 
 LIGHT = Wish("light", 8, 6.0, upload=True)
@@ -23,7 +23,10 @@ JUNE = [date(2026, 6, 1) + timedelta(days=number) for number in range(30)]
 
 
 class Month:
-    """A SIM through its days, as the agent lives them; every run moves `run_mb` down and a quarter of that up."""
+    """A SIM through its days, as the agent lives them; a light run moves `run_mb` down and a quarter of that up.
+
+    Longer ones move more. A run that cannot be paid for is not begun; one that takes more than is left is cut short.
+    """
 
     def __init__(
         self,
@@ -72,11 +75,17 @@ class Month:
                 self.visits.append(Visit(run.job, day, run.slot, run.hour, run.upload, None, made=False))
                 continue
             left = self._left(day)
-            wants = int(self.run_mb * 1e6 * (1.25 if run.upload else 1))
+            wish = next(wish for wish in self.wishes if wish.job == run.job)
+            if left is not None and left < cost(wish, self.visits, day, upload=False, room_bytes=left):
+                self.visits.append(Visit(run.job, day, run.slot, run.hour, run.upload, None))
+                continue
+            length = (wish.length_s + 0.4) / (LIGHT.length_s + 0.4)
+            wants = int(self.run_mb * length * 1e6 * (1.25 if run.upload else 1))
             moved = wants if left is None else min(wants, left)
             if moved == wants:
                 self.instants.append(now_s)
-            self.visits.append(Visit(run.job, day, run.slot, run.hour, run.upload, wants if moved == wants else None))
+            cut_short = moved < wants
+            self.visits.append(Visit(run.job, day, run.slot, run.hour, run.upload, wants, cut_short=cut_short))
             self.spent[day] += moved
             now_s += 30
             overrun = -(self._left(day, strict=True) or 0)
@@ -177,7 +186,8 @@ def test_a_month_with_a_run_a_day_has_every_hour_at_which_the_probe_has_power(
     *, runs: int, wishes: tuple[Wish, ...], plan: Plan, share: Share | None, dark: frozenset[int], probe: str
 ) -> None:
     """Whatever asks for the runs: jobs that are thinned share the hours, and none waits for one that never comes."""
-    enough_mb = int(runs * 32 * 1.05 / 0.87)
+    longest = max(wish.length_s + 0.4 for wish in wishes) / (LIGHT.length_s + 0.4)
+    enough_mb = int(runs * 32 * longest * 1.05 / 0.87)
     month = Month(msgspec.structs.replace(plan, quota_month_mb=enough_mb), wishes, probe=probe, share=share, dark=dark)
     for day in JUNE if plan.reset_day == 1 else [date(2026, 6, 9) + timedelta(days=number) for number in range(30)]:
         month.live(day)
@@ -185,6 +195,69 @@ def test_a_month_with_a_run_a_day_has_every_hour_at_which_the_probe_has_power(
     assert min(lit) >= 1 or len(month.instants) < 30
     assert max(lit) - min(lit) <= (4 if share is None else 8), "a link in its place has few turns in an hour"
     assert len(month.instants) >= 0.8 * len(lit) / 24 * min(runs, 30 * sum(wish.runs_per_day for wish in wishes))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    quota=st.integers(50, 700),
+    run_mb=st.floats(15, 120),
+    wishes=st.sampled_from([(LIGHT,), (LIGHT, REFERENCE), (LIGHT, Wish("long", 8, 30.0, upload=False)), (REFERENCE,)]),
+    telemetry_mb=st.floats(0, 12),
+    probe=st.text("abcdef0123456789", min_size=1, max_size=8),
+)
+def test_a_day_that_is_held_to_its_quota_has_a_run_wherever_the_shortest_one_can_be_paid_for(
+    *, quota: int, run_mb: float, wishes: tuple[Wish, ...], telemetry_mb: float, probe: str
+) -> None:
+    """Also on a link that is much faster than was guessed, and where the longer job would never come to its end."""
+    plan = Plan(quota_day_mb=quota)
+    month = Month(plan, wishes, run_mb=run_mb, probe=probe)
+    for day in JUNE:
+        month.live(day, telemetry_mb=telemetry_mb)
+    assert month.worst_overrun <= telemetry_mb * 1e6
+    cut_short = sum(visit.cut_short for visit in month.visits)
+    assert cut_short <= 3 * len(wishes), "what does not fit is found out at once, and tried again now and then"
+    short_mb = run_mb * (min(wish.length_s for wish in wishes) + 0.4) / (LIGHT.length_s + 0.4)
+    room_mb = limit_bytes(plan, quota, Claim.SCHEDULE) / 1e6 - max(telemetry_mb, 0.02 * quota)
+    if short_mb > 0.99 * room_mb:
+        return
+    days_with_one = {plan_day(plan, datetime.fromtimestamp(at_s, UTC)) for at_s in month.instants}
+    assert len(days_with_one) >= 24
+    assert set(month.weekdays()) == set(range(7))
+    made = len(month.instants)
+    assert len(month.hours()) >= (24 if made >= 30 else 0.85 * min(24, made))
+
+
+def test_a_run_that_was_cut_short_tells_what_its_like_cost_for_ten_days() -> None:
+    plan = Plan(quota_day_mb=200)
+    fast = [Visit("light", JUNE[0], 3, 10, upload=False, run_bytes=190_000_000, cut_short=True)]
+
+    def runs(day: date) -> int:
+        return len(plan_of_day(NAMES, plan, day, wishes=[LIGHT], spent=Spent(0, 0), visits=fast).runs)
+
+    assert [runs(day) for day in JUNE[1:12]] == [0] * 9 + [4] * 2
+
+
+def test_what_does_not_buy_a_long_run_buys_a_shorter_one() -> None:
+    visits = [
+        Visit("light", JUNE[0], 0, 0, upload=False, run_bytes=105_000_000),
+        Visit("reference", JUNE[0], 0, 0, upload=False, run_bytes=190_000_000),
+    ]
+    day = plan_of_day(
+        NAMES, Plan(quota_day_mb=200), JUNE[1], wishes=[REFERENCE, LIGHT], spent=Spent(0, 0), visits=visits
+    )
+    assert [run.job for run in day.runs] == ["light"]
+
+
+def test_what_crosses_the_link_beside_the_tests_is_left_to_it() -> None:
+    """Else the day's last run is planned every day, and never begun."""
+    visits = [Visit("light", day, 0, 0, upload=False, run_bytes=85_000_000) for day in JUNE[:9] for _ in range(2)]
+    plan = Plan(quota_day_mb=200, by_hand_percent=0)
+
+    def runs(other_mb: int) -> int:
+        spent = Spent(0, (9 * 170 + 9 * other_mb) * 1_000_000)
+        return len(plan_of_day(NAMES, plan, JUNE[9], wishes=[LIGHT], spent=spent, visits=visits).runs)
+
+    assert (runs(1), runs(40)) == (2, 1)
 
 
 @settings(max_examples=25, deadline=None)

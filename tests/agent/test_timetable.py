@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from base.broker import BrokerSettings
 from wire.codec import decode_result
 from wire.events import Missed, PlanState
 from wire.measured import Failed, Throughput, Transfer
-from wire.reasons import Reason, Unmade
+from wire.reasons import Invalid, Reason, Unmade
 from wire.results import Clock, Outcome, Result
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 MIDNIGHT = datetime(2026, 6, 9, 17, 0, tzinfo=UTC)  # 10 June at UTC+7, a Wednesday
 RUN_BYTES = 40_000_000
+RUN_S = 6.0
+"""One transfer of the light preset, its start included."""
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Modem:
 
 
 class World:
-    """One probe with one link, whose tests would move `run_bytes` each and are stopped at what is left."""
+    """One probe with one link, whose tests would move `run_bytes` in `RUN_S` and are stopped at what is left."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, *, every_s: int | None = None
@@ -119,10 +122,17 @@ class World:
     def _test(self, bench: Bench, job: Job) -> Outcome:
         if not isinstance(job, ThroughputJob):
             return Failed(reason=Reason.NO_MODEM)
-        moved = self.run_bytes if bench.left_bytes is None else min(self.run_bytes, bench.left_bytes)
+        length_s = job.options.omit_s + job.options.duration_s
+        wants = int(self.run_bytes * length_s / RUN_S)
+        moved = wants if bench.left_bytes is None else min(wants, bench.left_bytes)
         self.modem.carried += moved
         self.uploads.append(not bench.upload_saved)
-        return Throughput(download=Transfer(steady_mbps=40.0, payload_bytes=moved, elapsed_s=5.0))
+        elapsed_s = length_s * moved / wants
+        transfer = Transfer(steady_mbps=40.0, mbps=40.0, payload_bytes=int(moved / 1.05), elapsed_s=elapsed_s)
+        if moved == wants:
+            return Throughput(download=transfer)
+        transfer = msgspec.structs.replace(transfer, cut_short=Reason.QUOTA_REACHED)
+        return Throughput(download=transfer, invalid=(Invalid.QUOTA_REACHED,))
 
     def live(self, hours: float) -> None:
         """Go on like the service does: look once a minute, make what is due."""
@@ -216,6 +226,25 @@ def test_a_link_that_is_suddenly_many_times_faster_is_stopped_in_the_test_at_wha
     world.run_bytes = 20 * RUN_BYTES
     world.live(11)
     assert world.modem.carried == 900_000_000, "up to what the schedule may spend, and not beyond"
+
+
+def test_a_job_that_the_quota_of_a_day_always_cuts_short_gives_way_to_a_shorter_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=200))
+    made.append(world)
+    light = world.settings.job("light")
+    assert isinstance(light, ThroughputJob)
+    longer = msgspec.structs.replace(light.options, duration_s=2 * light.options.duration_s)
+    jobs_ = (light, ThroughputJob(name="longer", runs_per_day=2, options=longer))
+    world.settings = msgspec.structs.replace(world.settings, jobs=jobs_)
+    world.run_bytes = 109_000_000
+    world.start()
+    for _ in range(8):
+        world.live(24)
+    visits = world.spool.visits("viettel")
+    assert [visit.job for visit in visits if visit.cut_short] == ["longer"], "it was thought to cost what 40 Mbps cost"
+    assert sum(visit.job == "light" and visit.run_bytes == world.run_bytes for visit in visits) >= 6
 
 
 def test_what_others_move_over_the_link_counts_and_survives_a_restart_and_a_reboot(
