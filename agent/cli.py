@@ -157,8 +157,7 @@ def _measure(settings: Settings) -> int:
         service.runner.keeper.keep()
         service.upkeep = Upkeep(settings, clock, modems, service.runner)
         service.balances = Balances(settings, service.spool, clock, modems, service.runner.budget)
-        service.run()
-    return 0
+        return 0 if service.run() else 1
 
 
 def _once(options: argparse.Namespace) -> int:

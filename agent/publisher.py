@@ -7,36 +7,40 @@ window of results is under way, so that a collector that is away costs few cellu
 
 from __future__ import annotations
 
+import functools
 import logging
-import queue
-import secrets
 import socket
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 import msgspec
 
 from agent.lease import Habits
+from agent.questions import Questions
+from agent.resending import Resending
 from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
-from wire.codec import Undecodable, decode, decode_lease_reply, encode, pack
+from wire.codec import Undecodable, decode, encode, pack
 from wire.delivery import MAX_RESEND_RANGES, Ack, Gone, Resend
-from wire.leases import LeaseReply, LeaseRequest
 from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
 
     from agent.lease import Wish
     from agent.spool import Spool, Waiting
     from base.broker import BrokerSettings
+    from wire.leases import LeaseReply
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 WINDOW: Final = 400
 """Results that may be under way at once."""
@@ -59,6 +63,23 @@ LONGEST_RECONNECT_S: Final = 60
 _SUSPICIOUS_RECONNECT_S: Final = 8
 QUIET_WITHIN_S: Final = 5.0
 """How long a test waits for what is under way to the broker."""
+SAME_WORDS_EVERY_S: Final = 600.0
+"""What the disk says again and again is logged no more often."""
+
+
+def _held(callback: Callable[Concatenate[Publisher, P], None]) -> Callable[Concatenate[Publisher, P], None]:
+    """Let nothing out of a callback: paho's thread would end by it, and nothing be sent or heard any more."""
+
+    @functools.wraps(callback)
+    def held(publisher: Publisher, /, *arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            callback(publisher, *arguments, **named)
+        except StorageError as error:
+            publisher._complain(error)  # noqa: SLF001  # this stands outside only because a decorator has to
+        except Exception:
+            log.exception("%s failed; the connection goes on", callback.__name__)
+
+    return held
 
 
 class Publisher:
@@ -71,11 +92,15 @@ class Publisher:
         self._probe_id = probe_id
         self._spool = spool
         self._status = status
-        self._sent: dict[int, tuple[float, float]] = {}  # seq → (when to send again, the delay that led there)
+        self._resending = Resending(first_s=FIRST_RESEND_S, last_s=LAST_RESEND_S)
         self._changed = threading.Condition()
         self._work = True
+        self._started = False
         self._stopping = False
         self._quiet = 0
+        self._spare_disk_until_s = 0.0
+        self._disk_trouble: str | None = None
+        self._complaints: dict[str, float] = {}
         self._pumping = threading.Lock()
         self._under_way: list[MQTTMessageInfo] = []
         self._next_status_s = 0.0
@@ -86,7 +111,11 @@ class Publisher:
         self._connected_at_s = 0.0
         self._reconnect_s = 1
         self._last_refusal = ""
-        self._leases: dict[str, queue.SimpleQueue[LeaseReply]] = {}
+        self._questions = Questions(
+            probe_id,
+            self._connected,
+            lambda request: self._client.publish(self._topic(topics.LEASE_REQUEST), request, 1),
+        )
         self._pump = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._client = make_client(broker, client_id=probe_id, clean_session=False)
         self._client.max_queued_messages_set(2 * WINDOW)
@@ -102,9 +131,17 @@ class Publisher:
         self._client.connect_async(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_s)
         self._client.loop_start()
         self._pump.start()
+        self._started = True
+
+    @property
+    def alive(self) -> bool:
+        """Whether both threads are at work, as they are from `start` to `stop` unless something has ended one."""
+        at_work = self._pump.is_alive() and self._client._thread is not None  # noqa: SLF001  # paho tells it nowhere else
+        return at_work or not self._started
 
     def stop(self, *, flush_s: float) -> None:
         """Wait up to `flush_s` for what is spooled to be acknowledged, say goodbye, and end both threads."""
+        self._started = False
         self.wake()
         if self._connected.is_set():
             self.wait_until_empty(flush_s)
@@ -112,16 +149,12 @@ class Publisher:
             self._stopping = True
             self._changed.notify_all()
         self._pump.join(timeout=10)
-        if self._connected.is_set():
-            goodbye = self._client.publish(
-                self._topic(topics.STATUS), encode(self._last_status(online=False)), 1, retain=True
-            )
-            try:
-                goodbye.wait_for_publish(timeout=5)
-            except (RuntimeError, ValueError):
-                log.debug("the goodbye was not confirmed")
-        self._client.disconnect()
-        self._client.loop_stop()
+        try:
+            if self._connected.is_set():
+                self._say_goodbye()
+        finally:
+            self._client.disconnect()
+            self._client.loop_stop()
 
     def wake(self) -> None:
         """Look at the spool now."""
@@ -140,13 +173,20 @@ class Publisher:
         return self._connected.wait(timeout_s)
 
     def wait_until_empty(self, timeout_s: float) -> bool:
-        """Wait until the collector has acknowledged all that is spooled; tell whether it has."""
+        """Wait until the collector has acknowledged all that is spooled; tell whether it has.
+
+        Nothing is waited for where the spool cannot be read.
+        """
 
         def empty() -> bool:
             return self._stopping or not self._spool.oldest(1)
 
-        with self._changed:
-            return self._changed.wait_for(empty, timeout_s)
+        try:
+            with self._changed:
+                return self._changed.wait_for(empty, timeout_s)
+        except StorageError as error:
+            self._complain(error)
+            return False
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -171,77 +211,73 @@ class Publisher:
                 self._quiet -= 1
             self.wake()
 
-    @contextmanager
-    def ask(self, wish: Wish) -> Iterator[Callable[[float], LeaseReply | None]]:
-        """Ask for servers; inside, each call gives the next answer, or None if none comes within so many seconds.
-
-        While the broker is away nothing is asked: the first call waits for it, within its time.
-        """
-        request = LeaseRequest(request_id=secrets.token_hex(8), probe_id=self._probe_id, **wish._asdict())
-        answers: queue.SimpleQueue[LeaseReply] = queue.SimpleQueue()
-        asked = False
-
-        def next_answer(timeout_s: float) -> LeaseReply | None:
-            nonlocal asked
-            deadline_s = time.monotonic() + timeout_s
-            if not asked:
-                if not self._connected.wait(timeout_s):
-                    return None
-                self._client.publish(self._topic(topics.LEASE_REQUEST), encode(request), qos=1)
-                asked = True
-            try:
-                return answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
-            except queue.Empty:
-                return None
-
-        self._leases[request.request_id] = answers
-        try:
-            yield next_answer
-        finally:
-            del self._leases[request.request_id]
+    def ask(self, wish: Wish) -> AbstractContextManager[Callable[[float], LeaseReply | None]]:
+        """Ask for servers, see `agent.lease.Lender`."""
+        return self._questions.ask(wish)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._stopping or (self._work and not self._quiet),
-                    timeout=None if self._quiet else self._idle_s(),
-                )
-                if self._stopping:
-                    return
-                self._work = False
-            with self._pumping:
-                self._send_all()
+        while not self._stopping:
+            try:
+                self._wait_for_work()
+                with self._pumping:
+                    self._send_all()
+            except Exception:
+                log.exception("sending failed; it goes on in %.0f s", FIRST_RESEND_S)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, FIRST_RESEND_S)
+                    self._work = True
+
+    def _wait_for_work(self) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping or (self._work and not self._quiet),
+                timeout=None if self._quiet else self._idle_s(),
+            )
+            self._work = False
 
     def _send_all(self) -> None:
+        """Do what is due; what the disk refuses to one step keeps no other from its own."""
         self._under_way = [sent for sent in self._under_way if not _taken(sent)]
-        try:
-            self._flush_due()
-            if self._connected.is_set() and not self._quiet:
-                self._tell_status()
-                self._send_due()
-        except StorageError as error:
-            log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
+        if time.monotonic() >= self._spare_disk_until_s:
+            self._disk_trouble = None
+        for step in (self._flush_due, self._tell_status, self._send_due):
+            if self._stopping:
+                return
+            try:
+                step()
+            except StorageError as error:
+                self._disk_trouble = str(error)
+                self._spare_disk_until_s = time.monotonic() + FIRST_RESEND_S
+                self._complain(error)
 
     def _idle_s(self) -> float:
-        """Time until something is to be sent without being woken."""
+        """Time until something is to be done without being woken."""
+        now_s = time.monotonic()
+        if self._disk_trouble is not None:
+            return max(0.05, self._spare_disk_until_s - now_s)
         flush_in_s = self._spool.flush_in_s()
-        idle_s = STATUS_EVERY_S if flush_in_s is None else flush_in_s if flush_in_s > 0 else FIRST_RESEND_S
+        idle_s = STATUS_EVERY_S if flush_in_s is None else flush_in_s
         if self._connected.is_set():
-            soonest = min((at for at, _ in self._sent.values()), default=self._next_status_s)
-            idle_s = min(idle_s, min(soonest, self._next_status_s) - time.monotonic())
+            resend_s = self._resending.soonest_s()
+            soonest_s = self._next_status_s if resend_s is None else min(resend_s, self._next_status_s)
+            idle_s = min(idle_s, soonest_s - now_s)
         return max(0.05, idle_s)
 
     def _flush_due(self) -> None:
-        """Let telemetry come to disk when its time has come; from there it is sent with all the rest."""
+        """Let telemetry come to disk when its time has come; from there it is sent with all the rest.
+
+        After the disk has refused something it is left in peace for a while, however often somebody wakes us.
+        """
         flush_in_s = self._spool.flush_in_s()
-        if flush_in_s is not None and flush_in_s <= 0:
+        if flush_in_s is not None and flush_in_s <= 0 and time.monotonic() >= self._spare_disk_until_s:
             self._spool.flush()
 
     def _tell_status(self) -> None:
         """Send the status if it is due, or if what matters in it has changed."""
+        if not self._may_send():
+            return
         now_s = time.monotonic()
         status = self._last_status(online=True)
         links = tuple((link.name, link.operator, link.technology) for link in status.links)
@@ -254,15 +290,11 @@ class Publisher:
             self._next_status_s = now_s + STATUS_EVERY_S
 
     def _send_due(self) -> None:
-        waiting = self._spool.oldest(WINDOW)
-        now = time.monotonic()
-        held = {row.seq for row in waiting}
-        self._sent = {seq: plan for seq, plan in self._sent.items() if seq in held}
+        if not self._may_send():
+            return
         batch: list[Waiting] = []
         size = 0
-        for row in waiting:
-            if row.seq in self._sent and self._sent[row.seq][0] > now:
-                continue
+        for row in self._resending.due(self._spool.oldest(WINDOW), time.monotonic()):
             if len(batch) == BATCH or (batch and size + len(row.payload) > BATCH_BYTES):
                 self._send(batch)
                 batch, size = [], 0
@@ -272,18 +304,18 @@ class Publisher:
             self._send(batch)
 
     def _send(self, batch: list[Waiting]) -> None:
-        now = time.monotonic()
-        for row in batch:
-            _, delay_s = self._sent.get(row.seq, (0.0, FIRST_RESEND_S / 2))
-            delay_s = min(2 * delay_s, LAST_RESEND_S)
-            self._sent[row.seq] = (now + delay_s, delay_s)
+        self._resending.sent(batch, time.monotonic())
         self._publish(topics.RESULT, pack([row.payload for row in batch]), retain=False)
+
+    def _may_send(self) -> bool:
+        return self._connected.is_set() and not self._quiet
 
     def _publish(self, leaf: str, payload: bytes, *, retain: bool) -> None:
         self._under_way.append(self._client.publish(self._topic(leaf), payload, 1, retain=retain))
 
     # --- paho's callbacks, on its own thread --------------------------------------------------------------------------
 
+    @_held
     def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
         if reason.is_failure:
             if str(reason) != self._last_refusal:
@@ -304,6 +336,7 @@ class Publisher:
         self._connected.set()
         self.wake()
 
+    @_held
     def _on_disconnect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
         if self._connected.is_set() and reason.is_failure:
             short = time.monotonic() - self._connected_at_s < SHORT_CONNECTION_S
@@ -315,6 +348,7 @@ class Publisher:
             log.warning("lost the broker (%s); results wait in the spool%s", reason, hint)
         self._connected.clear()
 
+    @_held
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         address = topics.parse(message.topic)
         try:
@@ -323,13 +357,9 @@ class Publisher:
             elif address is not None and address.leaf == topics.COMMAND:
                 self._obey(decode(bytes(message.payload), Resend))
             elif address is not None and address.leaf == topics.LEASE_GRANT:
-                reply = decode_lease_reply(bytes(message.payload))
-                if (answers := self._leases.get(reply.request_id)) is not None:
-                    answers.put(reply)
+                self._questions.hear(bytes(message.payload))
         except Undecodable as error:
             log.warning("%s: not understood (%s); ignored", message.topic, error)
-        except StorageError as error:
-            log.error("%s", error)  # noqa: TRY400  # as above
 
     def _take(self, ack: Ack) -> None:
         if ack.refused:
@@ -361,7 +391,24 @@ class Publisher:
             status = self._status()
         except StorageError as error:
             status = Status(probe_id=self._probe_id, online=True, spool_error=str(error))
-        return msgspec.structs.replace(status, online=online)
+        return msgspec.structs.replace(status, online=online, spool_error=status.spool_error or self._disk_trouble)
+
+    def _say_goodbye(self) -> None:
+        goodbye = self._client.publish(
+            self._topic(topics.STATUS), encode(self._last_status(online=False)), 1, retain=True
+        )
+        try:
+            goodbye.wait_for_publish(timeout=5)
+        except (RuntimeError, ValueError):
+            log.debug("the goodbye was not confirmed")
+
+    def _complain(self, error: StorageError) -> None:
+        """Log what the disk refuses, the same words seldom."""
+        now_s = time.monotonic()
+        recent = {text: at_s for text, at_s in self._complaints.items() if now_s - at_s < SAME_WORDS_EVERY_S}
+        if str(error) not in recent:
+            log.error("%s", error)
+        self._complaints = {str(error): now_s} | recent  # never changed in place: two threads complain
 
 
 def _taken(sent: MQTTMessageInfo) -> bool:

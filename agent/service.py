@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -151,8 +152,11 @@ class Service:
             machine=machine(),
         )
 
-    def run(self) -> None:
-        """Work until SIGTERM or SIGINT; then end what is measured, give the spool a moment to empty, and return."""
+    def run(self) -> bool:
+        """Work until SIGTERM or SIGINT; then end what is measured, give the spool a moment to empty, and return.
+
+        Return False if nobody said so, but the publisher has died: another process has to begin afresh.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self.publisher.start()
@@ -162,17 +166,23 @@ class Service:
                 self.upkeep.begin()
             self._work()
         finally:
-            if self.upkeep is not None:
-                self.upkeep.close()
-            with contextlib.suppress(StorageError):
-                self.runner.close()
-                self.runner.budget.close()
-                self.spool.flush()
-            self.publisher.stop(flush_s=FLUSH_S)
-            with contextlib.suppress(StorageError):  # what is deferred outlives us
-                self.spool.close()
+            self._close()
         log.info("stopped")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not turn this clean end into a kill
+        return self._stop.is_set()
+
+    def _close(self) -> None:
+        """Give everything back; what one of them cannot do keeps none of the others from it."""
+        stop_publisher = functools.partial(self.publisher.stop, flush_s=FLUSH_S)
+        begun = () if self.upkeep is None else (self.upkeep.close,)
+        runner = (self.runner.close, self.runner.budget.close)
+        for step in (*begun, *runner, self.spool.flush, stop_publisher, self.spool.close):
+            try:
+                step()
+            except StorageError as error:
+                log.error("%s", error)  # noqa: TRY400  # the message says all; a traceback helps nobody
+            except Exception:
+                log.exception("while stopping")
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
@@ -182,6 +192,9 @@ class Service:
         log.info("%s at %s: %d links", self.settings.probe_id, self.settings.site.id, len(self.settings.links))
         timetable = Timetable(self.settings, self.spool, self.runner, self._clock)
         while not self._stop.is_set():
+            if not self.publisher.alive:
+                log.error("a thread of the publisher has ended, and nothing is sent any more; the agent ends as well")
+                return
             try:
                 self.date_results()
                 now_s, due = timetable.next_run()
@@ -226,10 +239,12 @@ class Service:
             with self.runner.interruptible():
                 return self.balances.check()
         except Interrupted:
-            return True
+            pass
         except StorageError as error:
             self._pause(error)
-            return True
+        except Exception:
+            log.exception("the balance could not be asked for; the measuring goes on")
+        return True
 
     def _pause(self, error: StorageError) -> None:
         log.error("%s; no test is made while its result cannot be kept", error)
