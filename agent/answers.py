@@ -29,8 +29,9 @@ def let_go(
         return 0
     removed = at = 0
     for first, last in ranges:
-        span = (life.before + max(first, 1), min(life.before + last, life.last))
-        rows = db.execute("SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", span).fetchall()
+        rows = db.execute(
+            "SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", life.numbers(first, last)
+        ).fetchall()
         stored = [
             (number,)
             for number, crc in rows
@@ -38,7 +39,7 @@ def let_go(
         ]
         archive.keep(db, stored, rank.KEPT_LAST, bounds)
         removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
-        at += last - first + 1
+        at += max(0, last - first + 1)
     return removed
 
 

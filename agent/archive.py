@@ -55,7 +55,7 @@ def bring_back(db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, i
         rows = db.execute(
             "SELECT seq, rank, kind, payload, crc FROM archive WHERE seq BETWEEN ? AND ?"
             " AND seq NOT IN (SELECT seq FROM results) ORDER BY seq LIMIT ?",
-            (life.before + first, min(life.before + last, life.last), max(0, limit)),
+            (*life.numbers(first, last), max(0, limit)),
         ).fetchall()
         db.executemany("INSERT INTO results (seq, rank, kind, payload, crc) VALUES (?, ?, ?, ?, ?)", rows)
         limit -= len(rows)
@@ -67,7 +67,7 @@ def gone(db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, int]]) 
     """List what of these ranges of a life will never be sent again."""
     found: list[tuple[int, int]] = []
     for first, last in ranges:
-        span = (life.before + first, min(life.before + last, life.last))
+        span = life.numbers(first, last)
         held = db.execute(
             "SELECT seq FROM results WHERE seq BETWEEN ?1 AND ?2"
             " UNION SELECT seq FROM archive WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",

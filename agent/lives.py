@@ -24,6 +24,14 @@ class Span(NamedTuple):
     before: int
     last: int
 
+    def numbers(self, first: int, last: int) -> tuple[int, int]:
+        """Return the closed range of numbers that these seq stand for, of this life alone; it may be empty.
+
+        What comes in may be anything from 1 to 2^63 - 1, and SQLite takes no larger number.
+        """
+        length = self.last - self.before
+        return self.before + min(max(first, 1), length + 1), self.before + min(last, length)
+
 
 def begin(db: sqlite3.Connection, last_number: int) -> str:
     """Begin a new life after this number; return its spool_id."""
