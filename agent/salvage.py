@@ -67,13 +67,17 @@ class _Told(NamedTuple):
 
 def open_spool(path: Path, schema: str, *, version: int, rank: Callable[[Result], int]) -> sqlite3.Connection:
     """Open or create the file, rebuilding it if need be; raise StorageError."""
+    try:
+        return _open_or_rebuild(path, schema, version=version, rank=rank)
+    except (OSError, sqlite3.Error) as error:
+        raise explain(path, error) from error
+
+
+def _open_or_rebuild(path: Path, schema: str, *, version: int, rank: Callable[[Result], int]) -> sqlite3.Connection:
     rebuilt = path.with_name(path.name + ".rebuilt")
     if rebuilt.exists():  # the power went during the swap
         _swap(path, rebuilt)
-    try:
-        log_before = _bytes(path, "-wal")  # opening writes over what looks like the rest of a power cut
-    except OSError as error:
-        raise explain(path, error) from error
+    log_before = _bytes(path, "-wal")  # opening writes over what looks like the rest of a power cut
     db, verdict = _open_sound(path, schema, version)
     if db is not None:
         return db

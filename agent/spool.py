@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,8 @@ from agent import answers, archive, ledger, lives, room, salvage, time_repair
 from agent.deferred import Account, Deferred, DeferredFile, Run
 from agent.notebook import Notebook, enter
 from agent.rank import rank
-from wire.codec import Undecodable, check, decode, decode_result, encode
+from base.durable import StorageError
+from wire.codec import Undecodable, check, decode, decode_result, encode, is_intact
 from wire.delivery import CONFLICT, MAX_RESEND_RESULTS
 from wire.events import Damaged, Dropped
 from wire.results import Number, Result, ResultId
@@ -158,13 +160,14 @@ class Spool(Notebook):
         query = "SELECT seq, payload, crc FROM results WHERE seq NOT IN (SELECT seq FROM untimed) ORDER BY seq LIMIT ?"
         with self._reading() as db:
             rows = db.execute(query, (count,)).fetchall()
-        spoilt = [seq for seq, payload, known in rows if check(payload) != known]
+        spoilt = [seq for seq, payload, known in rows if not is_intact(payload, known)]
         if spoilt:
-            log.error(
-                "%s: %d results have changed on the card; they are kept aside and not sent", self._path, len(spoilt)
-            )
-            with self._transaction() as db:
-                answers.put_spoilt_aside(db, spoilt)
+            with suppress(StorageError):  # a card that takes no note of it still has the others to send
+                with self._transaction() as db:
+                    answers.put_spoilt_aside(db, spoilt)
+                log.error(
+                    "%s: %d results have changed on the card; they are kept aside, not sent", self._path, len(spoilt)
+                )
         return [Waiting(seq, payload) for seq, payload, _ in rows if seq not in spoilt]
 
     def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str = "") -> int:
@@ -328,7 +331,7 @@ class Spool(Notebook):
         if db.execute("SELECT 1 FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone() is None:
             return set()
         rows = db.execute("SELECT payload, crc FROM results").fetchall()
-        found = (decode_result(payload) for payload, known in rows if check(payload) == known)
+        found = (decode_result(payload) for payload, known in rows if is_intact(payload, known))
         return {encode(msgspec.structs.replace(result, spool_id="", seq=0)) for result in found}
 
     def _report_damage(self, db: sqlite3.Connection, beside: Result, began: Boot | None) -> int:

@@ -59,6 +59,7 @@ class SpoolFile:
             version=_VERSION,
             rank=rank,
         )
+        db.text_factory = _text
         try:
             db.execute("BEGIN IMMEDIATE")
             _upgrade(db)
@@ -121,10 +122,18 @@ class SpoolFile:
         return explained
 
 
+def _text(raw: bytes) -> str:
+    """Read a text; one that has changed on the card is a wrong text, not an error that hides every other row."""
+    return raw.decode("utf-8", "replace")
+
+
 def _upgrade(db: sqlite3.Connection) -> None:
     """Bring a file of format 1 up to date: results without a check, and one life that is not written down."""
     if not any(column[1] == "crc" for column in db.execute("PRAGMA table_info(results)")):
         db.execute("ALTER TABLE results ADD COLUMN crc TEXT NOT NULL DEFAULT ''")
         rows = db.execute("SELECT seq, payload FROM results").fetchall()
-        db.executemany("UPDATE results SET crc=? WHERE seq=?", [(check(payload), seq) for seq, payload in rows])
+        db.executemany(
+            "UPDATE results SET crc=? WHERE seq=?",
+            [(check(payload), seq) for seq, payload in rows if isinstance(payload, bytes)],
+        )
         db.execute("INSERT INTO lives SELECT value, 0 FROM meta WHERE key='spool_id'")

@@ -17,7 +17,7 @@ import msgspec
 
 from agent import validity
 from agent.timesync import Boot, boot_now, boots_without_time, installed_s
-from wire.codec import Undecodable, check, decode_result, encode
+from wire.codec import Undecodable, check, decode_result, encode, is_intact
 from wire.reasons import Invalid
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def undated(db: sqlite3.Connection) -> list[Undated]:
         "SELECT seq, payload, crc, boot_id, boottime_s FROM untimed JOIN results USING (seq) ORDER BY seq LIMIT ?",
         (_AT_ONCE,),
     ).fetchall()
-    return [Undated(seq, payload, check(payload) == crc, Boot(*began)) for seq, payload, crc, *began in rows]
+    return [Undated(seq, payload, is_intact(payload, crc), Boot(*began)) for seq, payload, crc, *began in rows]
 
 
 def release(db: sqlite3.Connection, payloads: Mapping[int, bytes | None]) -> None:

@@ -76,6 +76,11 @@ def check(payload: bytes) -> str:
     return base64.urlsafe_b64encode(zlib.crc32(payload).to_bytes(4, "big")[1:]).decode()
 
 
+def is_intact(payload: object, known: object) -> bool:
+    """Whether what was stored as a payload still is what its `check` says, or even bytes."""
+    return isinstance(payload, bytes) and check(payload) == known
+
+
 def check_at(checks: str, place: int) -> str:
     """Take one out of many that stand one after the other."""
     return checks[place * CHECK_CHARS : (place + 1) * CHECK_CHARS]

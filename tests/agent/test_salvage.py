@@ -14,7 +14,8 @@ from agent import salvage
 from agent.ledger import Booking
 from agent.spool import Spool
 from base import carve
-from wire.codec import check, decode_result
+from base.durable import StorageError
+from wire.codec import check, decode_result, encode
 from wire.delivery import CONFLICT, Refusal
 from wire.events import Damaged
 from wire.measured import Failed
@@ -214,6 +215,79 @@ def test_a_result_that_changed_on_the_card_is_kept_back_and_told(tmp_path: Path)
 
 
 # --- an old copy of the card --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "payload = CAST(payload AS TEXT)",  # a flipped bit in the row's header
+        "payload = NULL",
+        "payload = 7",
+        "crc = CAST(x'41C14141' AS TEXT)",  # a flipped bit in the text of the check: no UTF-8 any more
+        "crc = NULL",
+    ],
+)
+def test_a_column_that_has_become_another_costs_its_own_result_only(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE)
+    for number in range(3):
+        spool.append(result(number))
+    spool._db.execute("PRAGMA writable_schema=ON")
+    spool._db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name='results'")
+    spool.close()
+    spool = Spool(path, max_bytes=LARGE)
+    spool._db.execute(f"UPDATE results SET {change} WHERE seq = 2")  # noqa: S608  # the test's own words
+    spool._db.execute("PRAGMA query_only=ON")
+    assert numbers(spool) == [0, 2], "also where the card takes no note of it"
+    spool._db.execute("PRAGMA query_only=OFF")
+    assert numbers(spool) == [0, 2]
+    spool.append(result(3))
+    assert numbers(spool) == [0, 2, 3]
+    assert reports(spool)[0].unreadable == 1
+    spool.close()
+
+
+def test_what_changed_in_a_file_that_was_rebuilt_keeps_nothing_deferred_from_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db", max_bytes=LARGE, defer_s=60)
+    for number in range(2):
+        spool.append(result(number))
+    spool._db.execute("INSERT INTO meta VALUES (?, ?)", (salvage.DAMAGE, encode(Damaged(saved=2, unreadable=0))))
+    spool._db.execute("UPDATE results SET payload = CAST(payload AS TEXT) WHERE seq = 1")
+    spool.defer(result(2))
+    spool.flush()
+    assert numbers(spool) == [1, 2]
+    spool.close()
+
+
+def test_a_disk_that_takes_no_rebuilt_file_is_one_clear_error_and_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, max_bytes=LARGE)
+    for number in range(50):
+        spool.append(result(number))
+    spool.close()
+    content = bytearray(path.read_bytes())
+    content[:100] = bytes(100)
+    path.write_bytes(content)
+    in_the_way = tmp_path / "spool.db.reading"
+    in_the_way.mkdir()
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"spool\.db: Is a directory"):
+            Spool(path, max_bytes=LARGE)
+    in_the_way.rmdir()
+    spool = Spool(path, max_bytes=LARGE)
+    assert numbers(spool) == list(range(50))
+    spool._db.close()
+    path.write_bytes(content)
+    in_the_way.mkdir()
+    for use in (lambda: spool.append(result(50)), lambda: spool.oldest(1), spool.counts):  # damaged while it is used
+        with pytest.raises(StorageError, match="Is a directory"):
+            use()
+    in_the_way.rmdir()
+    with pytest.raises(StorageError, match="closed"):
+        spool.counts()  # it is rebuilt now
+    spool.append(result(51))
+    assert numbers(spool) == [*range(50), 51]
+    spool.close()
 
 
 def test_a_refused_number_is_given_up_and_the_result_travels_under_a_new_one(tmp_path: Path) -> None:
