@@ -41,6 +41,15 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tls: TlsSettings | None = TlsSettings()
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
 
+    def __post_init__(self) -> None:
+        """Refuse a host that no resolver is asked for: the attempt raises UnicodeError, which is no OSError."""
+        try:
+            self.host.encode("idna")  # as socket.getaddrinfo does
+        except UnicodeError as error:
+            raise ValueError(
+                f"host '{self.host}' is no host name; each part between its dots has 1 to 63 characters"
+            ) from error
+
 
 class Credentials(NamedTuple):
     """A broker user."""

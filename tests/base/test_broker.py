@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from base.broker import BrokerSettings, CredentialsError, TlsSettings, make_client, read_credentials, tls_context
@@ -38,6 +40,21 @@ def test_bad_credentials_are_one_clear_error(tmp_path: Path, text: str, mode: in
     with pytest.raises(CredentialsError, match=complaint) as refusal:
         read_credentials(write(tmp_path / "c", text, mode))
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("host", ["broker..example.org", ".example.org", "x" * 64, "x" * 64 + ".org"])
+def test_a_host_that_cannot_be_looked_up_is_refused_and_not_met_as_an_error_later(host: str) -> None:
+    with pytest.raises(UnicodeError):
+        socket.getaddrinfo(host, 8883)
+    with pytest.raises(msgspec.ValidationError, match="is no host name"):
+        msgspec.convert({"host": host}, BrokerSettings)
+
+
+@pytest.mark.parametrize(
+    "host", ["broker", "broker.example.org.", "10.0.0.1", "::1", "fe80::1%eth0", "x" * 63, "đo.vn"]
+)
+def test_names_and_addresses_are_hosts(host: str) -> None:
+    assert msgspec.convert({"host": host}, BrokerSettings).host == host
 
 
 def test_our_side_speaks_no_tls_older_than_1_2_and_checks_the_server_s_name() -> None:
