@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UNITS: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_TOO_MUCH: Final = 2.0**63
+"""No such balance is, nor would SQLite or InfluxDB take it."""
+_LOOK_AGAIN_S: Final = 60.0
 _TRY_AGAIN_S: Final = 6 * 3600.0
+_ASKED: Final = "asked for the balance"
+"""What the notebook calls it: a question costs money, and an agent that died of the answer begins anew."""
 
 
 def plain(text: str) -> str:
@@ -43,7 +48,7 @@ def remaining_bytes(text: str, pattern: str) -> int | None:
         if found is not None and (unit := _UNITS.get((found["unit"] or "").upper())) is not None:
             number = _number(found["number"] or "", decimal=unit == _UNITS["GB"])
             if number is not None:
-                return round(number * unit)
+                return round(number * unit) if number * unit < _TOO_MUCH else None
     return None
 
 
@@ -88,22 +93,37 @@ class Balances:
     def check(self) -> bool:
         """Ask for one link whose turn it is; return whether one was asked. Raise StorageError."""
         for link in self._links:
+            now_s = self._clock.monotonic_s()
+            if now_s < self._not_before_s.get(link.name, 0.0):
+                continue
+            self._not_before_s[link.name] = now_s + _LOOK_AGAIN_S  # first, so that no error of it comes in a quick row
             if self._due(link):
                 self._ask(link)
                 return True
         return False
 
     def _due(self, link: Link) -> bool:
-        if link.plan.balance is None or self._clock.monotonic_s() < self._not_before_s.get(link.name, 0.0):
-            return False
+        assert link.plan.balance is not None  # noqa: S101  # __init__ has looked
         known = self._spool.balance(link.name)
-        age = self._clock.now() - datetime.fromisoformat(known.at) if known is not None else None
-        return age is None or not timedelta(0) <= age < timedelta(hours=link.plan.balance.every_h)
+        answered = known.at if known is not None else None
+        return not (
+            self._is_recent(answered, link.plan.balance.every_h * 3600.0)
+            or self._is_recent(self._spool.told_when(link.name, _ASKED), _TRY_AGAIN_S)
+        )
+
+    def _is_recent(self, at: str | None, within_s: float) -> bool:
+        """Whether this time (ISO) is less than so long ago; one to come is not, nor what is none."""
+        try:
+            age = self._clock.now() - datetime.fromisoformat(at or "")
+        except (ValueError, TypeError):  # TypeError: a time without its zone
+            return False
+        return timedelta(0) <= age < timedelta(seconds=within_s)
 
     def _ask(self, link: Link) -> None:
         balance = link.plan.balance
-        assert balance is not None  # noqa: S101  # _due has looked
+        assert balance is not None  # noqa: S101  # as above
         self._not_before_s[link.name] = self._clock.monotonic_s() + _TRY_AGAIN_S
+        self._spool.tell(link.name, _ASKED, self._clock.now().isoformat())
         try:
             text = self._modems.ask_operator(link, balance)
         except ModemError as error:

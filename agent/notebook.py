@@ -118,6 +118,12 @@ class Notebook(SpoolFile):
             row = db.execute("SELECT 1 FROM told WHERE link=? AND what=? AND day=?", (link, what, day)).fetchone()
         return row is not None
 
+    def told_when(self, link: str, what: str) -> str | None:
+        """Return the day, or whatever `tell` was given for it, when this was said last."""
+        with self._reading() as db:
+            row = db.execute("SELECT day FROM told WHERE link=? AND what=?", (link, what)).fetchone()
+        return str(row[0]) if row is not None else None
+
     def tell(self, link: str, what: str, day: str) -> None:
         """Note that this was said on this day."""
         with self._transaction() as db:

@@ -110,6 +110,8 @@ def _take(client: Any, number: str) -> list[str]:  # noqa: ANN401  # the library
 def _stick(address: str) -> Iterator[Any]:
     """Open a stick's pages; what goes wrong inside becomes a ModemError."""
     try:
+        from xml.parsers.expat import ExpatError  # noqa: PLC0415 - loaded with it
+
         from huawei_lte_api.Client import Client  # noqa: PLC0415 - optional: only probes with such a stick need it
         from huawei_lte_api.Connection import Connection  # noqa: PLC0415 - the same
         from huawei_lte_api.exceptions import ResponseErrorException  # noqa: PLC0415 - the same
@@ -131,6 +133,8 @@ def _stick(address: str) -> Iterator[Any]:
         ) from error
     except (ResponseErrorException, RequestException) as error:
         raise CommandRefused(f"{address}: {error}; does the stick want a log-in? switch it off in its pages") from error
+    except (ExpatError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CommandRefused(f"{address}: the stick's answer cannot be read ({error}); re-plug it") from error
 
 
 def _check_sim(address: str, status: dict[str, Any], pin: dict[str, Any]) -> None:

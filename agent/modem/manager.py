@@ -78,6 +78,8 @@ def mmcli(arguments: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> dict[st
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except FileNotFoundError as error:
         raise NoModem("mmcli is not installed; apt-get install modemmanager, or let it ignore this modem") from error
+    except OSError as error:
+        raise CommandRefused(f"{' '.join(command)}: {error.strerror or error}; does it run by hand?") from error
     except subprocess.TimeoutExpired as error:
         raise ModemTimeout(f"{' '.join(command)}: no answer in {timeout_s:g} s; does ModemManager hang?") from error
     if done.returncode != 0:

@@ -7,8 +7,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from agent.clock import SystemClock
+from agent.modems import SerialModems
+from agent.service import Service
+from agent.settings import Link, RadioJob, Settings, Site
+from base.broker import BrokerSettings
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 CONFIG = {
     "probe_id": "p1",
@@ -75,3 +83,26 @@ Service._work = lambda self: os.kill(os.getpid(), signal.SIGTERM)
         "Spool close",
         "Spool flush",  # the first thing that closing it does
     ]
+
+
+def test_an_answer_that_nobody_thought_of_is_told_and_the_measuring_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd:
+        def check(self) -> bool:
+            raise UnicodeError("never thought of")
+
+    settings = Settings(
+        probe_id="p1",
+        site=Site(id="s1"),
+        broker=BrokerSettings(host="nowhere"),
+        links=(Link(name="viettel", interface="lo", modem=None),),
+        jobs=(RadioJob(name="radio", every_s=60, thin=None),),
+        data_dir=tmp_path,
+    )
+    service = Service(settings, SystemClock(), SerialModems())
+    service.balances = Odd()  # type: ignore[assignment]  # a stand-in
+    assert service._asked_a_balance(free_s=60.0)
+    assert "the balance could not be asked for" in caplog.text
+    assert "never thought of" in caplog.text
+    service.spool.close()

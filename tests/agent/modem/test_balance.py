@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.balance import Balances, doubt, plain, remaining_bytes
+from agent.ledger import Balance as Known
 from agent.modem import sms, ussd
 from agent.modem.errors import CommandRefused, ModemError, ModemTimeout
 from agent.modem.session import ModemSession
@@ -47,6 +48,9 @@ def says(answers: dict[str, str], *, otherwise: str = "\r\nOK\r\n") -> Callable[
         ("TKC: 12.000d. HSD 01/01/2027", None),
         ("Quy khach chua dang ky goi cuoc nao", None),
         ("", None),
+        ("con lai 99999999999 GB", None),
+        ("con lai 9223372036 GB", 9_223_372_036_000_000_000),
+        ("con lai " + "9" * 400 + " MB", None),
     ],
 )
 def test_what_is_left_is_read_from_an_operators_text(text: str, wanted: int | None) -> None:
@@ -62,7 +66,7 @@ def test_a_pattern_is_written_without_accents_and_finds_the_right_one_of_several
 @given(text=st.text(max_size=200))
 def test_no_text_breaks_it(text: str) -> None:
     found = remaining_bytes(text, PATTERN)
-    assert found is None or found >= 0
+    assert found is None or 0 <= found < 2**63
     ussd.decode(text, 72)
     ussd.parse(f'+CUSD: 0,"{text}",15')
 
@@ -216,21 +220,23 @@ class _Budget:
         return Spent(0, 4_000_000_000)
 
 
+PLAN = Plan(quota_month_mb=10_000, balance=Balance(ussd="*102#"))
+SETTINGS = Settings(
+    probe_id="p1",
+    site=Site(id="s1"),
+    broker=BrokerSettings(host="b"),
+    links=(Link(name="viettel", interface="wwan0", plan=PLAN), Link(name="other", interface="wwan1")),
+    jobs=(RadioJob(name="radio", every_s=60),),
+)
+
+
 def test_it_is_asked_once_a_day_recorded_and_compared(
     peer: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = peer(says({'AT+CUSD=1,"*102#",15': '\r\nOK\r\n\r\n+CUSD: 0,"Con lai 100 MB",15\r\n'})).port
-    plan = Plan(quota_month_mb=10_000, balance=Balance(ussd="*102#"))
-    settings = Settings(
-        probe_id="p1",
-        site=Site(id="s1"),
-        broker=BrokerSettings(host="b"),
-        links=(Link(name="viettel", interface="wwan0", plan=plan), Link(name="other", interface="wwan1")),
-        jobs=(RadioJob(name="radio", every_s=60),),
-    )
     clock, modems = _Clock(), _Modems(port, tmp_path)
     with closing(Spool(tmp_path / "spool.db", max_bytes=10**9)) as spool:
-        balances = Balances(settings, spool, clock, modems, _Budget())  # type: ignore[arg-type]  # a stand-in
+        balances = Balances(SETTINGS, spool, clock, modems, _Budget())  # type: ignore[arg-type]  # a stand-in
         assert balances.check()
         kept = spool.balance("viettel")
         assert kept is not None
@@ -246,3 +252,41 @@ def test_it_is_asked_once_a_day_recorded_and_compared(
         assert modems.asked == 2
         assert spool.balance("viettel") == kept
     assert issubclass(CommandRefused, ModemError)
+
+
+class _Odd(SerialModems):
+    """A modem whose answer is a defect of ours."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ask_operator(self, _link: Link, _question: Balance) -> str:
+        self.asked += 1
+        raise ZeroDivisionError
+
+
+def test_an_agent_that_an_answer_has_killed_asks_no_second_question_within_hours(tmp_path: Path) -> None:
+    clock, modems = _Clock(), _Odd()
+
+    def begin_anew() -> bool:
+        clock.steady_s = 0.0
+        with closing(Spool(tmp_path / "spool.db", max_bytes=10**9)) as spool:
+            return Balances(SETTINGS, spool, clock, modems, _Budget()).check()  # type: ignore[arg-type]  # as above
+
+    with pytest.raises(ZeroDivisionError):
+        begin_anew()
+    for _ in range(5):
+        clock.wall += timedelta(hours=1)
+        assert not begin_anew()
+    assert modems.asked == 1
+    clock.wall += timedelta(hours=1)
+    with pytest.raises(ZeroDivisionError):
+        begin_anew()
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2026-06-15T08:00:00", "2027-01-01T00:00:00+00:00"])
+def test_a_time_that_says_nothing_hinders_no_question(peer: Callable[..., Any], tmp_path: Path, at: str) -> None:
+    port = peer(says({'AT+CUSD=1,"*102#",15': '\r\nOK\r\n\r\n+CUSD: 0,"Con lai 100 MB",15\r\n'})).port
+    with closing(Spool(tmp_path / "spool.db", max_bytes=10**9)) as spool:
+        spool.keep_balance("viettel", Known(at, 1, None, ""))
+        assert Balances(SETTINGS, spool, _Clock(), _Modems(port, tmp_path), _Budget()).check()  # type: ignore[arg-type]  # as above

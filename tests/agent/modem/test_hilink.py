@@ -10,7 +10,7 @@ import pytest
 
 from agent.measurements.base import MeasurementFailed
 from agent.modem import hilink
-from agent.modem.errors import ModemTimeout
+from agent.modem.errors import CommandRefused, ModemTimeout
 from agent.modems import SerialModems
 from agent.settings import Balance, Link, Sms
 from wire.radio import RadioReading, Registration, Technology
@@ -171,6 +171,18 @@ def test_the_operator_is_asked_by_ussd_over_http(stick: Callable[..., str], monk
     ((page, asked),) = heard
     assert page == "/api/ussd/send"
     assert "<content>*102#</content>" in asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["<content>Con lai & 3 GB</content>", "<content>Con lai 3 GB", "text"],
+)
+def test_an_answer_that_is_no_xml_is_an_error_of_the_modem(
+    stick: Callable[..., str], monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(hilink, "_LOOK_EVERY_S", 0.02)
+    with pytest.raises(CommandRefused, match="cannot be read"):
+        hilink.ussd(stick(ussd__get=answer), "*102#")
 
 
 def test_an_operator_who_says_nothing_over_http_is_a_silence(

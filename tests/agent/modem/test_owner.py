@@ -259,6 +259,14 @@ def test_mmcli_that_is_not_there_is_no_modem() -> None:
     assert manager.modems_of_manager(ask) == []
 
 
+def test_mmcli_that_cannot_be_run_is_an_error_of_the_modem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mmcli").write_bytes(b"\x7fELF of another machine")
+    (tmp_path / "mmcli").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CommandRefused, match="mmcli -J -L: Exec format error"):
+        manager.mmcli(["-L"])
+
+
 # --- holders ---
 
 
