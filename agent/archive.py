@@ -53,7 +53,7 @@ def bring_back(db: sqlite3.Connection, life: Span, ranges: Iterable[tuple[int, i
     grown = 0
     for first, last in ranges:
         rows = db.execute(
-            "SELECT seq, rank, kind, payload, crc FROM archive WHERE seq BETWEEN ? AND ?"
+            "SELECT seq, rank, kind, COALESCE(CAST(payload AS BLOB), x''), crc FROM archive WHERE seq BETWEEN ? AND ?"
             " AND seq NOT IN (SELECT seq FROM results) ORDER BY seq LIMIT ?",
             (*life.numbers(first, last), max(0, limit)),
         ).fetchall()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent import lives
-from wire.codec import decode_result
+from wire.codec import Undecodable, decode_result
 from wire.events import Dropped
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenU
     """Delete results worth so many bytes, but not the newest; return the bytes freed and what went, by spool_id."""
     freed, numbers, given_up = 0, list[int](), dict[str, GivenUp]()
     (newest,) = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()
-    query = "SELECT seq, kind, payload FROM results WHERE seq < ? ORDER BY rank, seq"
+    query = "SELECT seq, kind, COALESCE(CAST(payload AS BLOB), x'') FROM results WHERE seq < ? ORDER BY rank, seq"
     for number, kind, payload in db.execute(query, (newest,)):
         if freed >= goal_bytes:
             break
@@ -39,7 +40,9 @@ def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenU
         numbers.append(number)
         spool_id, before = lives.of(db, number)
         given_up.setdefault(spool_id, GivenUp()).add({kind: 1}, number - before, number - before)
-        outcome = decode_result(payload).outcome if kind == "dropped" else None
+        outcome = None
+        with suppress(Undecodable):  # where it has changed on the card, it says nothing any more
+            outcome = decode_result(payload).outcome if kind == "dropped" else None
         if isinstance(outcome, Dropped):  # an earlier report goes: the new one says what it said
             again = given_up.setdefault(outcome.spool_id or spool_id, GivenUp())
             again.add(outcome.counts, outcome.first_seq, outcome.last_seq)

@@ -360,7 +360,8 @@ class Spool(Notebook):
 
     def _refile(self, db: sqlite3.Connection, number: int, spool_id: str, seq: int) -> None:
         """Give a result a number of a new spool."""
-        (payload,) = db.execute("SELECT payload FROM results WHERE seq=?", (number,)).fetchone()
+        query = "SELECT COALESCE(CAST(payload AS BLOB), x'') FROM results WHERE seq=?"
+        (payload,) = db.execute(query, (number,)).fetchone()
         try:
             result = decode_result(payload)
         except Undecodable as error:

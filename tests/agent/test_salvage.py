@@ -17,7 +17,7 @@ from base import carve
 from base.durable import StorageError
 from wire.codec import check, decode_result, encode
 from wire.delivery import CONFLICT, Refusal
-from wire.events import Damaged
+from wire.events import Damaged, Dropped
 from wire.measured import Failed
 from wire.reasons import Reason
 from wire.results import Result
@@ -217,6 +217,17 @@ def test_a_result_that_changed_on_the_card_is_kept_back_and_told(tmp_path: Path)
 # --- an old copy of the card --------------------------------------------------------------------------------------
 
 
+def with_any_columns(path: Path, **bounds: int) -> Spool:
+    """Open a spool in which any value may stand, as a flipped bit in a row's header does it."""
+    spool = Spool(path, max_bytes=LARGE)
+    spool._db.execute("PRAGMA writable_schema=ON")
+    spool._db.execute(
+        "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name IN ('results', 'archive')"
+    )
+    spool.close()
+    return Spool(path, max_bytes=bounds.get("max_bytes", LARGE))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -228,14 +239,9 @@ def test_a_result_that_changed_on_the_card_is_kept_back_and_told(tmp_path: Path)
     ],
 )
 def test_a_column_that_has_become_another_costs_its_own_result_only(tmp_path: Path, change: str) -> None:
-    path = tmp_path / "spool.db"
-    spool = Spool(path, max_bytes=LARGE)
+    spool = with_any_columns(tmp_path / "spool.db")
     for number in range(3):
         spool.append(result(number))
-    spool._db.execute("PRAGMA writable_schema=ON")
-    spool._db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name='results'")
-    spool.close()
-    spool = Spool(path, max_bytes=LARGE)
     spool._db.execute(f"UPDATE results SET {change} WHERE seq = 2")  # noqa: S608  # the test's own words
     spool._db.execute("PRAGMA query_only=ON")
     assert numbers(spool) == [0, 2], "also where the card takes no note of it"
@@ -244,6 +250,31 @@ def test_a_column_that_has_become_another_costs_its_own_result_only(tmp_path: Pa
     spool.append(result(3))
     assert numbers(spool) == [0, 2, 3]
     assert reports(spool)[0].unreadable == 1
+    spool.close()
+
+
+@pytest.mark.parametrize("change", ["NULL", "7", "CAST(payload AS TEXT)", "x'FF'"])
+def test_what_has_changed_hinders_neither_making_room_nor_a_new_number_nor_the_archive(
+    tmp_path: Path, change: str
+) -> None:
+    spool = with_any_columns(tmp_path / "spool.db", max_bytes=6000)
+    for number in range(40):
+        spool.append(result(number))
+    kinds = [decode_result(row.payload).outcome for row in spool.oldest(100)]
+    assert any(isinstance(outcome, Dropped) for outcome in kinds)
+    for number in range(40, 80):
+        spool._db.execute(f"UPDATE results SET payload = {change}")  # noqa: S608  # the test's own words
+        spool.append(result(number))
+    seq = spool.append(result(80)).seq
+    spool._db.execute(f"UPDATE results SET payload = {change}")  # noqa: S608  # as above
+    refuse(spool, spool.spool_id, seq, CONFLICT)
+    spool._db.execute("INSERT INTO archive SELECT seq, '2026-06-15', rank, kind, payload, crc FROM results")
+    spool._db.execute("DELETE FROM results")
+    spool._db.execute(f"UPDATE archive SET payload = {change} WHERE seq % 2")  # noqa: S608  # as above
+    spool._bytes = 0
+    spool.resend(spool._db.execute("SELECT spool_id FROM lives ORDER BY before").fetchone()[0], [(1, 1000)])
+    spool.append(result(81))
+    assert 81 in numbers(spool)
     spool.close()
 
 
