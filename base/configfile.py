@@ -20,9 +20,9 @@ class ConfigError(Exception):
     """A configuration that cannot be used; its text is one line per mistake, each with file, line, key and remedy."""
 
     def __init__(self, path: Path, mistakes: list[str]) -> None:
-        super().__init__("\n".join(f"{path}{mistake}" for mistake in mistakes))
         self.path = path
-        self.mistakes = mistakes
+        self.mistakes = [_visible(mistake) for mistake in mistakes]
+        super().__init__("\n".join(f"{path}{mistake}" for mistake in self.mistakes))
 
 
 def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, option: str = "--config") -> T:
@@ -51,6 +51,11 @@ def load(path: Path, kind: type[T], cross_check: CrossCheck | None = None, *, op
     if mistakes or not isinstance(settings, kind):
         raise ConfigError(path, [f":{_line(lines, where)}: {where or 'top'}: {what}" for where, what in mistakes])
     return settings
+
+
+def _visible(text: str) -> str:
+    """Show what does not print, such as a line break or an escape in a key, as Python would write it."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def unreadable(path: Path, error: OSError, *, option: str = "--config") -> ConfigError:

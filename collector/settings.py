@@ -101,7 +101,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(sink, Mapping):
         return
     kind = sink.get("kind")
-    if kind not in _NEEDED:
+    if not isinstance(kind, str) or kind not in _NEEDED:
         return
     for key in _NEEDED[kind]:
         if sink.get(key) is None:

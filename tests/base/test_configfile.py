@@ -70,6 +70,12 @@ def test_keys_of_another_shape_are_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_key_that_does_not_print_breaks_no_line(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, 'street: x\n"a\\n\\e[31mb": 1\n') == [
+        ":2: a\\n\\x1b[31mb: unknown key; known keys: street, rooms, cellar"
+    ]
+
+
 @pytest.mark.parametrize("text", ["- a", "just words", "42"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     (complaint,) = mistakes(tmp_path, text)

@@ -28,6 +28,7 @@ MISTAKES = {
         ":3: sink.url: expected `str` matching"
     ],
     "sink: 3\n": [": sink: expected"],
+    "broker: {host: b}\njournal: {path: j}\nsink: {kind: {}}\n": [":3: sink.kind: expected `str`"],
     "broker: {host: b}\njournal: {path: j}\nsink: {kind: none}\nresend: {ask: maybe, again_s: 1}\n": [
         ":4: resend.ask: expected `bool`",
         ":4: resend.again_s: expected `int` >= 60",
