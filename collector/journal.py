@@ -18,7 +18,7 @@ import msgspec
 
 from base import durable
 from base.durable import StorageError
-from collector import clashes, quarantine, renumbered
+from collector import clashes, known, quarantine, renumbered
 from collector.quarantine import Cause, Parked, Stage
 from collector.renumbered import Place
 
@@ -128,6 +128,8 @@ class Journal:
         self._open: sqlite3.Connection | None = None
         self.new_ids = range(0)
         """The ids of the results of the last `append`, one after the other; none if it found some of them there."""
+        self.news: set[ProbeStatus] = set()
+        """Those statuses of the last `append` that were newer than what was known (`collector.known`)."""
         _ = self.connection
 
     @property
@@ -138,7 +140,7 @@ class Journal:
                 self._look()
             self._open = durable.open_database(
                 self.path,
-                _SCHEMA + quarantine.SCHEMA + clashes.SCHEMA + renumbered.SCHEMA,
+                _SCHEMA + quarantine.SCHEMA + clashes.SCHEMA + renumbered.SCHEMA + known.SCHEMA,
                 user_version=FORMAT,
                 read_only=self._read_only,
             )
@@ -183,10 +185,7 @@ class Journal:
         with self._transaction() as connection:
             conflicts = self._store(connection, batch)
             self._park(connection, batch.received_us, [*batch.parked, *map(_conflict, conflicts)])
-            connection.executemany(
-                "INSERT INTO probes VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET received_us = ?2, status = ?3",
-                [(status.probe_id, batch.received_us, status.payload) for status in batch.statuses],
-            )
+            self.news = {one for one in batch.statuses if known.store(connection, *one, batch.received_us)}
             _note_gone(connection, batch)
         return conflicts
 

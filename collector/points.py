@@ -15,7 +15,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
-from collector.instants import microseconds
+from collector.instants import is_ahead, microseconds
 from collector.service_points import echo_fields, service_fields, way
 from wire.events import Damaged, Dropped, Missed, PlanState, Recovery
 from wire.measured import Capacity, Dns, Failed, Latency, Ping, Radio, Throughput, Transfer, Web
@@ -100,9 +100,14 @@ def line(result: Result) -> str:
     return _write(kind, tags, fields, time_ns)
 
 
+def status_time_us(status: Status, received_us: int) -> int:
+    """Return when a status was made; a last will, which has no time, or a clock that is ahead gets its arrival's."""
+    at_us = microseconds(status.at) if status.at is not None else received_us
+    return received_us if is_ahead(at_us, received_us) else at_us
+
+
 def status_line(status: Status, received_us: int) -> str:
-    """Write a status as a point of `probe`; a last will has no time of its own and takes that of its arrival."""
-    at_us = microseconds(status.at) if status.at is not None and status.online else received_us
+    """Write a status as a point of `probe`, at the time it was made: one that comes again replaces itself."""
     fields: Fields = {
         "online": status.online,
         "backlog": status.backlog,
@@ -110,7 +115,8 @@ def status_line(status: Status, received_us: int) -> str:
         "spooled": status.spooled,
         "agent_version": status.agent_version,
     }
-    return _write("probe", {"probe": status.probe_id, "site": status.site}, fields, at_us * 1000)
+    tags = {"probe": status.probe_id, "site": status.site}
+    return _write("probe", tags, fields, status_time_us(status, received_us) * 1000)
 
 
 def shared_id_line(probe_id: str, agents: str, received_us: int) -> str:

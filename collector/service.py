@@ -113,14 +113,18 @@ def _journal(config: Settings, *, fsync: bool = True) -> Journal:
     return Journal(config.journal.path, quarantine_max_bytes=quarantine_max_bytes, fsync=fsync)
 
 
-def _on_status(journal: Journal, tell: Callable[[str], None]) -> Callable[[ProbeStatus, int], None]:
-    """Make a point of every status, and see who shares a probe id. Takes over `journal`, a connection of its own."""
+def _on_status(journal: Journal, tell: Callable[[str], None]) -> Callable[[ProbeStatus, int, bool], None]:
+    """Make points of statuses, and see who shares a probe id. Takes over `journal`, a connection of its own.
+
+    What comes again makes its old point again; where it would make one of now, none (`collector.known`).
+    """
     watch = clashes.Watch()
     said_us: dict[str, int] = {}
 
-    def hear(heard: ProbeStatus, received_us: int) -> None:
+    def hear(heard: ProbeStatus, received_us: int, news: bool) -> None:  # noqa: FBT001  # a callback
         status = codec.decode(heard.payload, Status)
-        tell(points.status_line(status, received_us))
+        if news or points.status_time_us(status, received_us) != received_us:
+            tell(points.status_line(status, received_us))
         shared = watch.hear(status)
         if shared is None:
             return

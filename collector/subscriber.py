@@ -141,13 +141,13 @@ class Subscriber:
         limits: Limits | None = None,
         handover: Handover | None = None,
         on_stored: Callable[[], None],
-        on_status: Callable[[ProbeStatus, int], None],
+        on_status: Callable[[ProbeStatus, int, bool], None],
         on_responder: Callable[[ResponderStatus, int], None] = lambda *_: None,
     ) -> None:
         """Prepare; raise CredentialsError. Takes over `journal`, a connection of its own.
 
         What is stored is put into `handover` too. `on_stored` is called after each transaction, `on_status` and
-        `on_responder` for each status with its arrival in µs since 1970.
+        `on_responder` for each status with its arrival in µs since 1970; `on_status` also with whether it was news.
         """
         self._journal = journal
         self._limits = limits
@@ -246,7 +246,7 @@ class Subscriber:
             self._say_held_back(intake.held_back)
         self._on_stored()
         for status in intake.statuses:
-            self._on_status(status, received_us)
+            self._on_status(status, received_us, status in self._journal.news)
         for responder in intake.responders:
             self._on_responder(responder, received_us)
 

@@ -6,18 +6,21 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from collector_helpers import result, wait_until
+from collector_helpers import START, result, wait_until
 
 from base.durable import StorageError
+from collector.instants import microseconds
 from collector.intake import Arrival, Intake
 from collector.journal import Batch, Entry, Journal, ProbeStatus, Row
 from collector.lock import JournalLock
 from collector.quarantine import Cause, Parked, Stage
 from wire import codec
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,10 +132,16 @@ def test_each_sink_has_a_cursor_of_its_own(journal: Journal) -> None:
     assert (journal.cursor("a"), journal.cursor("b")) == (9, 0)
 
 
-def test_the_last_status_of_a_probe_replaces_the_one_before(journal: Journal) -> None:
-    for text in (b"1", b"2"):
-        journal.append(Batch(received_us=1, statuses=[ProbeStatus("p1", text)]))
-    assert journal.connection.execute("SELECT * FROM probes").fetchall() == [("p1", 1, b"2")]
+def test_the_newest_status_of_a_probe_is_kept_and_an_old_one_changes_nothing(journal: Journal) -> None:
+    now_us = microseconds(START + timedelta(days=2))
+    old, new = (
+        ProbeStatus("p1", codec.encode(Status(probe_id="p1", online=online, at=START + timedelta(days=online))))
+        for online in (False, True)
+    )
+    for second, (status, news) in enumerate([(old, {old}), (new, {new}), (old, set()), (new, set())]):
+        journal.append(Batch(received_us=now_us + second, statuses=[status]))
+        assert journal.news == news
+    assert journal.connection.execute("SELECT * FROM probes").fetchall() == [("p1", now_us + 1, new.payload)]
 
 
 def test_a_choice_of_results_goes_by_start_and_probe(journal: Journal) -> None:
@@ -252,6 +261,7 @@ APPEND_FOR_EVER = """
 import sys, pathlib, os
 sys.path.insert(0, sys.argv[1])
 from collector_helpers import result
+from collector.instants import microseconds
 from collector.intake import Arrival, Intake
 from collector.journal import Batch, Journal
 from wire import codec

@@ -233,8 +233,11 @@ def test_two_results_of_one_instant_have_different_times() -> None:
 def test_a_status_takes_its_own_time_and_a_last_will_that_of_its_arrival() -> None:
     online = Status(probe_id="p1", online=True, site="s", at=START, agent_version="0.1.0", backlog=3, spooled=9)
     expected = f'probe,probe=p1,site=s online=true,backlog=3i,undated=0i,spooled=9i,agent_version="0.1.0" {NS}'
-    assert points.status_line(online, 5) == expected
-    assert parse(points.status_line(Status(probe_id="p1", online=False, at=START), 5))[3] == 5000
+    later_us = NS // 1000 + 1
+    assert points.status_line(online, later_us) == expected
+    assert parse(points.status_line(Status(probe_id="p1", online=False, at=START), later_us))[3] == NS
+    assert parse(points.status_line(Status(probe_id="p1", online=False), later_us))[3] == later_us * 1000
+    assert parse(points.status_line(online, 5))[3] == 5000, "its clock is ahead"
 
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)

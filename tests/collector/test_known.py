@@ -1,0 +1,169 @@
+"""An older status changes nothing of what is known of a probe, whoever says it again, and whatever its clock says."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from collector_helpers import START
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector import points, service
+from collector.instants import microseconds
+from collector.journal import Batch, Journal, ProbeStatus
+from collector.known import Lives
+from wire import codec
+from wire.results import Clock
+from wire.status import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def at(second: float) -> int:
+    """Return the collector's clock, in µs since 1970, so long after the beginning."""
+    return microseconds(START) + round(second * 1_000_000)
+
+
+def status(life: float, second: float | None = None, *, online: bool = True, synchronised: bool = True) -> Status:
+    """Make what an agent says that began at `life`, both in seconds by its own clock; a last will without `second`."""
+    return Status(
+        probe_id="p1",
+        online=online and second is not None,
+        started_at=START + timedelta(seconds=life),
+        at=START + timedelta(seconds=second) if second is not None else None,
+        clock=Clock(synchronised=synchronised),
+    )
+
+
+def believed(*heard: tuple[float, Status]) -> list[bool]:
+    lives = Lives()
+    return [lives.believe(one, at(second)) for second, one in heard]
+
+
+def test_what_a_life_said_before_changes_nothing() -> None:
+    birth, later, goodbye = status(0, 1), status(0, 900), status(0, 1000, online=False)
+    heard = [(1, birth), (900, later), (901, birth), (902, later), (1000, goodbye), (1001, later), (1002, goodbye)]
+    assert believed(*heard) == [True, True, False, False, True, False, False]
+
+
+def test_a_will_belongs_to_its_life() -> None:
+    will = status(0)
+    heard = [(1, status(0, 1)), (60, will), (61, status(0, 61)), (70, will), (90, status(80, 90)), (95, will)]
+    assert believed(*heard) == [True, True, True, True, True, False]
+
+
+def test_the_will_of_a_life_never_heard_is_believed_if_that_began_after_all_else() -> None:
+    assert believed((100, status(50))) == [True], "the first thing heard"
+    assert believed((100, status(0, 100)), (200, status(50))) == [True, False]
+    assert believed((100, status(0, 100)), (200, status(150)), (201, status(0, 100))) == [True, True, False]
+
+
+def test_a_restart_with_an_unset_clock_is_news_and_its_past_never_is() -> None:
+    before = status(0, 5000)
+    unset = [status(-9999, second, synchronised=False) for second in (-9990, -9090)]
+    heard = [(5000, before), (6000, unset[0]), (6001, before), (6900, unset[1]), (6901, unset[0])]
+    assert believed(*heard) == [True, True, False, True, False]
+    heard += [(7000, status(-9999, 7000)), (7001, unset[1]), (7002, before), (8000, status(7900, 8000))]
+    assert believed(*heard)[5:] == [True, False, False, True]
+
+
+def test_a_clock_that_was_ahead_locks_nobody_out_and_does_not_come_back() -> None:
+    year = 365 * 86400
+    ahead = [status(year, year + second, synchronised=False) for second in (1, 900)]
+    heard = [(1, ahead[0]), (900, ahead[1]), (901, ahead[0]), (1000, status(year, 1000)), (1001, ahead[1])]
+    assert believed(*heard) == [True, True, False, True, False]
+    heard += [(2000, status(1900, 2000)), (year + 5000, status(1900, year + 5000)), (year + 5001, ahead[1])]
+    assert believed(*heard)[5:] == [True, True, False]
+
+
+def test_a_clock_minutes_ahead_is_no_door_for_what_was_said_minutes_ago() -> None:
+    heard = [(second, status(120, second + 120, synchronised=False)) for second in (0, 900, 1800)]
+    again = [(second, heard[1][1]) for second in (1801, 2600)]
+    assert believed(*heard, *again) == [True, True, True, False, False]
+
+
+def test_a_status_that_says_neither_when_nor_who_is_believed_and_opens_no_door() -> None:
+    nameless = Status(probe_id="p1", online=True, spool_error="disk full")
+    heard = [(1, status(0, 1)), (900, status(0, 900)), (1000, nameless), (1001, status(0, 1)), (1002, nameless)]
+    assert believed(*heard) == [True, True, True, False, True]
+
+
+class Said(NamedTuple):
+    """A true status, when it came, and its life."""
+
+    second: float
+    status: Status
+    life: int
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[Said]:
+    """Tell what a probe truly says: lives with clocks that are set, or wrong and set later; losses, goodbyes, cuts."""
+    said: list[Said] = []
+    second = 0.0
+    for life in range(draw(st.integers(1, 5))):
+        second += draw(st.sampled_from([30, 3000]))
+        error_s = draw(st.sampled_from([0, 0, -1e8, -3600, -20, 120, 90_000, 1e8]))
+        began_s = second + error_s + life / 1000
+        for _ in range(draw(st.integers(1, 4))):
+            second += draw(st.sampled_from([6, 300, 900]))
+            said.append(Said(second, status(began_s, second + error_s, synchronised=error_s == 0), life))
+            match draw(st.sampled_from(["", "", "lost", "set"])):
+                case "lost":
+                    second += 6
+                    said.append(Said(second, status(began_s), life))
+                case "set":
+                    error_s = 0
+        second += 6
+        end = draw(st.sampled_from(["goodbye", "cut", ""]))
+        if end == "goodbye":
+            said.append(Said(second, status(began_s, second + error_s, online=False), life))
+        elif end == "cut":
+            said.append(Said(second, status(began_s), life))
+    return said
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_is_said_again_the_newest_true_status_stands(data: st.DataObject) -> None:
+    """All but the will of the present life, which cannot be told from a new loss."""
+    lives, past = Lives(), list[Said]()
+    for one in data.draw(stories()):
+        assert lives.believe(one.status, at(one.second)), one
+        lives = msgspec.json.decode(msgspec.json.encode(lives), type=Lives)
+        past.append(one)
+        repeatable = [old for old in past if old.status.at is not None or old.life != one.life]
+        for old in data.draw(st.lists(st.sampled_from(repeatable), max_size=3)) if repeatable else ():
+            assert not lives.believe(old.status, at(one.second + 1)), old
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_in_whatever_order_they_come_the_newest_of_set_clocks_stands_at_the_end(data: st.DataObject) -> None:
+    lives = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    told = [status(100 * life, 100 * life + number) for life, count in enumerate(lives) for number in range(count)]
+    wills = [status(100 * life) for life in range(len(lives) - 1)]
+    mixed = data.draw(st.permutations([*told, *data.draw(st.lists(st.sampled_from([*told, *wills]), max_size=20))]))
+    known, stands = Lives(), None
+    for number, one in enumerate(mixed):
+        if known.believe(one, at(1000 + number)):
+            stands = one
+    assert stands == told[-1]
+
+
+def test_an_old_status_that_is_said_again_writes_nothing_at_the_present_time(tmp_path: Path) -> None:
+    told: list[str] = []
+    hear = service._on_status(Journal(tmp_path / "journal.db", fsync=False), told.append)
+    heard = [status(0, 1), status(0), status(90, 100), status(0, 1), status(0)]
+    with Journal(tmp_path / "journal.db") as journal:
+        for second, one in enumerate(heard, 200):
+            payload = ProbeStatus("p1", codec.encode(one))
+            journal.append(Batch(received_us=at(second), statuses=[payload]))
+            hear(payload, at(second), payload in journal.news)
+    times = [int(line.rpartition(" ")[2]) // 1000 for line in told]
+    assert times == [at(1), at(201), at(100), at(1)]
+    assert told[0] == told[3], "it replaces itself"
+    assert told[2] == points.status_line(heard[2], at(300))
