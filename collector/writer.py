@@ -89,6 +89,7 @@ class Writer:
         self._status_lines: deque[str] = deque(maxlen=_MAX_STATUS_LINES)
         self._trouble = ""
         self._said_at_s = 0.0
+        self._refused_said_at_s = -_SAY_AGAIN_AFTER_S
         self._thread = threading.Thread(target=self._run, name="writer")
 
     def start(self) -> None:
@@ -143,7 +144,7 @@ class Writer:
         """Write one batch; whether there may be more. Raise Misconfigured, Busy or StorageError with nothing moved."""
         statuses = list(self._status_lines)
         if statuses:
-            write_sorted(self._sink, [(None, line) for line in statuses])
+            self._say_refused(write_sorted(self._sink, [(line, line) for line in statuses]))
             for _ in statuses:
                 self._status_lines.popleft()
         cursor = self._journal.cursor(self._sink.name)
@@ -224,16 +225,28 @@ class Writer:
         [row] = self._journal.read(refused.id - 1, 1)
         return Parked(Stage.SINK, self._sink.name, Cause.REJECTED, refused.reason, row.payload, len(row.payload))
 
+    def _say_refused(self, statuses: Sequence[tuple[str, str]]) -> None:
+        """Say which status points the database will not take; now and then."""
+        now_s = time.monotonic()
+        if statuses and now_s - self._refused_said_at_s > _SAY_AGAIN_AFTER_S:
+            line, reason = statuses[0]
+            log.warning(
+                "%s: %d status points refused, the first: %s: %.300s", self._sink.name, len(statuses), reason, line
+            )
+            self._refused_said_at_s = now_s
+
     def _pause_s(self, error: SinkError | StorageError, last_s: float) -> float:
-        """Say what is wrong, once and then rarely; return how long to wait, longer each time, never in step."""
+        """Say what is wrong, once and then rarely; return how long to wait: longer each time, never in step.
+
+        The database may wish for more, never for less.
+        """
         now_s = time.monotonic()
         if str(error) != self._trouble or now_s - self._said_at_s > _SAY_AGAIN_AFTER_S:
             log.warning("%s; the journal keeps everything, trying again", error)
             self._trouble, self._said_at_s = str(error), now_s
-        if isinstance(error, Busy) and error.retry_after_s is not None:
-            return error.retry_after_s
         longest_s = min(max(last_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        wish_s = error.retry_after_s or 0.0 if isinstance(error, Busy) else 0.0
+        return max(wish_s, longest_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
 
 
 def write_rows(sink: Sink, rows: Sequence[Row]) -> list[Refused]:

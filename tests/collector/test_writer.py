@@ -158,6 +158,38 @@ def test_a_status_is_written_beside_the_results_and_lost_with_the_database(
     assert len(running[1].lines) <= 5002
 
 
+@pytest.mark.parametrize("wish_s", [0.0, None, 0.001])
+def test_a_database_that_wishes_for_no_pause_gets_the_writers_own(
+    running: tuple[Writer, Memory], wish_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(writer, "_LONGEST_PAUSE_S", 10.0)
+    running[0].start()
+    pause_s, pauses = 0.0, []
+    for _ in range(20):
+        pause_s = running[0]._pause_s(Busy("overloaded", wish_s), pause_s)
+        pauses.append(pause_s)
+    assert min(pauses) >= 0.25
+    assert max(pauses) > 2, "longer and longer"
+    assert running[0]._pause_s(Busy("overloaded", 60.0), 0.0) == 60.0
+
+
+def test_refused_status_points_are_said_now_and_then_and_hold_nothing_up(
+    journal: Journal, running: tuple[Writer, Memory], caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = running[1]
+    sink.rejects = {"gap,probe=p1 open=9i 1", "gap,probe=p1 open=9i 2"}
+    running[0].start()
+    lines = store(journal, 1)
+    for second in (1, 2):
+        running[0].add_status(f"gap,probe=p1 open=9i {second}")
+        running[0].add_status(f"gap,probe=p2 open=9i {second}")
+        wait_until(lambda second=second: f"gap,probe=p2 open=9i {second}" in sink.lines)
+    wait_until(lambda: set(lines) <= set(sink.lines))
+    assert caplog.text.count("status points refused") == 1
+    assert "400: no: gap,probe=p1 open=9i 1" in caplog.text
+
+
 def test_what_the_database_rejects_alone_is_named_alone() -> None:
     sink = Memory()
     sink.rejects = {"b", "e"}
