@@ -1,7 +1,7 @@
 """`probe-lab capacity`: what fleets of several sizes ask of broker, collector, database and network.
 
-Rates come from a simulated day of the schedule (`lab.capacity.traffic`), prices from the real parts on this machine
-(`lab.capacity.costs`); everything else is their product. Shares of a core are of one of this machine's.
+Rates come from a simulated day of the schedule (`lab.capacity.traffic`), prices of the same results from the real parts
+on this machine (`lab.capacity.costs`); everything else is their product. Shares of a core are of one of this machine's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent import settings
 from base.table import render
 from lab.benches import Judged, add_bench, say
 from lab.capacity import costs, traffic
 from lab.capacity.costs import Costs
 from lab.capacity.traffic import Traffic
+from lab.collecting.content import EXAMPLE, Content
 from lab.collecting.watch import StalledError
 from lab.netns import NetworkError
 from lab.numbers import whole
@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 FLEETS: Final = (300, 3000, 10_000)
 _DAYS_A_MONTH: Final = 30
 _OUTAGE_DAYS: Final = 2
-_EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
 
 _EXAMPLES: Final = """examples:
-  sudo probe-lab capacity                          fleets of 300, 3,000 and 10,000 probes; some two minutes
+  sudo probe-lab capacity                          fleets of 300, 3,000 and 10,000 probes; some four minutes
   sudo probe-lab capacity --probes 1500 --config agent.yaml
   sudo probe-lab capacity --check                  exit status 1 if one collector would not carry the largest fleet
   probe-lab capacity responder --help              what the test servers need
@@ -83,7 +82,7 @@ def add_parser(parts: Parts) -> argparse.ArgumentParser:
         failures=(NetworkError, ServerError, ProgramError, PkiError, PipeError, StalledError, OSError),
     )
     parser.add_argument("--probes", type=whole(1, 100_000), metavar="N", help="one fleet of this size")
-    parser.add_argument("--config", type=Path, default=_EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
+    parser.add_argument("--config", type=Path, default=EXAMPLE, metavar="FILE", help="an agent.yaml (%(default)s)")
     parser.add_argument(
         "--results", type=whole(1), default=20_000, metavar="N", help="for each price (default %(default)s)"
     )
@@ -97,11 +96,10 @@ def add_parser(parts: Parts) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> Judged:
     """Measure, simulate, multiply and judge; raise Complaint, ConfigError, or what `costs.measure` raises."""
     fleets = FLEETS if arguments.probes is None else (arguments.probes,)
-    config = settings.load(arguments.config)
-    config = msgspec.structs.replace(config, links=config.links[:1])
+    made = Content(arguments.config)
     with RunDir() as place:
-        prices = costs.measure(config, place, arguments.results, say)
-    days = traffic.play(config, arguments.played, functools.partial(say, again=True))
+        prices = costs.measure(made, place, arguments.results, say)
+    days = traffic.play(made.settings, arguments.played, functools.partial(say, again=True))
     needs = [need(traffic.draw(days, probes, arguments.seed), probes, prices) for probes in fleets]
     say("", again=True)
     worst = needs[-1].traffic.results_per_s_busiest_minute
@@ -116,15 +114,14 @@ def need(load: Traffic, probes: int, prices: Costs) -> Need:
     collector_us = (
         load.messages_per_s * prices.collector_us_per_message + load.results_per_s * prices.collector_us_per_result
     )
-    results_a_month = load.results_a_day * _DAYS_A_MONTH
     return Need(
         probes=probes,
         traffic=load,
         collector_core_percent=collector_us / 1e4,
         broker_core_percent=2 * load.messages_per_s * prices.broker_us_per_message / 1e4,  # each is answered by an ack
-        influxd_core_percent=load.results_per_s * prices.influxd_us_per_result / 1e4,
-        journal_gb_a_month=results_a_month * prices.journal_bytes_per_result / 1e9,
-        influxd_gb_a_month=results_a_month * prices.influxd_bytes_per_point / 1e9,
+        influxd_core_percent=load.points_a_day / 86_400 * prices.influxd_us_per_result / 1e4,
+        journal_gb_a_month=load.results_a_day * _DAYS_A_MONTH * prices.journal_bytes_per_result / 1e9,
+        influxd_gb_a_month=load.points_a_day * _DAYS_A_MONTH * prices.influxd_bytes_per_point / 1e9,
         series=round(probes * prices.series_per_link),
         network_mbps=probes * prices.wire_bytes_per_link_day * 8 / 86_400 / 1e6,
         catch_up_minutes=load.results_a_day * _OUTAGE_DAYS / prices.results_per_s / 60,
@@ -138,7 +135,7 @@ def show(report: Report) -> str:
         ("collector, CPU us a message", round(prices.collector_us_per_message, 1)),
         ("collector, CPU us a result", round(prices.collector_us_per_result, 1)),
         ("broker, CPU us a message", round(prices.broker_us_per_message, 1)),
-        ("InfluxDB, CPU us a result", round(prices.influxd_us_per_result, 1)),
+        ("InfluxDB, CPU us a point", round(prices.influxd_us_per_result, 1)),
         ("collector, results/s sustained", round(prices.results_per_s)),
         ("collector, MB of memory at most", round(prices.collector_rss_mb)),
         ("journal, B a result", round(prices.journal_bytes_per_result)),
@@ -160,7 +157,7 @@ def show(report: Report) -> str:
         ("InfluxDB, % of a core", *(f"{one.influxd_core_percent:.2f}" for one in report.fleets)),
         ("journal, GB a month", *(f"{one.journal_gb_a_month:.1f}" for one in report.fleets)),
         ("InfluxDB, GB a month", *(f"{one.influxd_gb_a_month:.1f}" for one in report.fleets)),
-        ("InfluxDB, points a day", *(f"{one.traffic.results_a_day:.0f}" for one in report.fleets)),
+        ("InfluxDB, points a day", *(f"{one.traffic.points_a_day:.0f}" for one in report.fleets)),
         ("InfluxDB, series", *(str(one.series) for one in report.fleets)),
         ("network, Mbit/s, mean", *(f"{one.network_mbps:.2f}" for one in report.fleets)),
         (f"minutes to catch up {_OUTAGE_DAYS} days", *(f"{one.catch_up_minutes:.1f}" for one in report.fleets)),

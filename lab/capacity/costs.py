@@ -2,13 +2,13 @@
 
 The collector is loaded twice, with one result in a message and with many; the two runs tell the price of a message from
 that of a result. The journal's growth is read from the disk afterwards. What InfluxDB keeps is what it has once nothing
-is left in its log: a whole week, the span of its files, of a few links, whose values are noisier than a modem's.
+is left in its log: a whole week, the span of its files, of a few links, whose values are noisier than a modem's, and
+of what the probes say of themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -17,9 +17,9 @@ import msgspec
 
 from collector import points
 from collector.influx import open_sink
+from collector.instants import microseconds
 from collector.settings import SinkSettings
 from collector.writer import BATCH_RESULTS
-from lab.collecting import content
 from lab.collecting.bench import sample
 from lab.collecting.contenders import DATABASE, Ours
 from lab.servers import Influxd, ServerError
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.settings import Settings
     from lab.collecting.bench import Sample
+    from lab.collecting.content import Content
     from lab.rundir import RunDir
 
 _MANY: Final = 20
 _PROBES: Final = 200
-_WIRE_HOURS: Final = 2.0
+_WIRE_HOURS: Final = 24.0
+"""All of it: the first hours have fewer throughput tests than a day has on average."""
 _SETTLES_WITHIN_S: Final = 60.0
 _SAME_FOR_S: Final = 4.0
 _LINKS: Final = 5
-_WEEK: Final = 7 * sum(content.PER_DAY.values())
+_DAYS: Final = 7
 _MONDAY: Final = datetime(2026, 6, 29, tzinfo=UTC)
 """InfluxDB 1.x cuts its files at Mondays, where points are kept for ever ("shard group duration")."""
 
@@ -71,18 +72,18 @@ class _ColdInfluxd(Influxd):
         return arguments
 
 
-def measure(settings: Settings, place: RunDir, results: int, say: Callable[[str], None]) -> Costs:
+def measure(made: Content, place: RunDir, results: int, say: Callable[[str], None]) -> Costs:
     """Measure all; raise ServerError, StalledError, and what `probe-lab bench wire` raises."""
     say(f"the collector, {results} results by themselves ...")
-    single = sample(Ours(), place.folder("single"), _PROBES, results, 1)
+    single = sample(Ours(), place.folder("single"), _PROBES, results, 1, config=made.path)
     say(f"the collector, {results} results, {_MANY} in a message ...")
     folder = place.folder("many")
-    many = sample(Ours(), folder, _PROBES, results, _MANY)
+    many = sample(Ours(), folder, _PROBES, results, _MANY, config=made.path)
     stored = _count(folder, results)
     say(f"what the database keeps of a week of {_LINKS} links ...")
-    point_bytes, series = _database(place.folder("week"))
+    point_bytes, series = _database(made, place.folder("week"))
     say(f"the wire, {_WIRE_HOURS:g} hours of a link ...")
-    day = wire.measure(settings, _WIRE_HOURS)
+    day = wire.measure(made.settings, _WIRE_HOURS)
     collector_message, collector_result = _told_apart(single, many, "contender")
     broker_message, _ = _told_apart(single, many, "broker")
     return Costs(
@@ -114,13 +115,9 @@ def _count(folder: Path, results: int) -> int:
         return max(results, journal.count(since_us=-(2**62), until_us=2**62))
 
 
-def _database(folder: Path) -> tuple[float, float]:
+def _database(made: Content, folder: Path) -> tuple[float, float]:
     """Write a week, wait until the files have their final form; return bytes a point, and series a link."""
-    links = [
-        [points.line(codec.decode_result(one)) for one in content.results(probe, _WEEK, start=_MONDAY)]
-        for probe in range(_LINKS)
-    ]
-    lines = list(itertools.chain.from_iterable(zip(*links, strict=True)))  # as they come in: link by link in turn
+    lines = week(made, range(_LINKS), _DAYS)
     with _ColdInfluxd(folder) as influxd:
         sink = open_sink(SinkSettings(kind="influxdb1", url=influxd.url, database=DATABASE))
         with contextlib.closing(sink):
@@ -129,6 +126,25 @@ def _database(folder: Path) -> tuple[float, float]:
         size = _settled(folder)
         series = len(influxd.query("SHOW SERIES", DATABASE))
     return size / len(lines), series / _LINKS
+
+
+def week(made: Content, probes: range, days: int) -> list[str]:
+    """Write all points that probes with one link each make in so many days, in the order in which they come in."""
+    lines = [
+        line
+        for probe in probes
+        for line in (
+            *(
+                points.line(codec.decode_result(one))
+                for one in made.results(probe, round(days * made.per_day), start=_MONDAY)
+            ),
+            *(
+                points.status_line(status, microseconds(status.at or _MONDAY))
+                for status in made.statuses(probe, days, start=_MONDAY)
+            ),
+        )
+    ]
+    return sorted(lines, key=lambda line: int(line.rpartition(" ")[2]))
 
 
 def _settled(folder: Path) -> int:

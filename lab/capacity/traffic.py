@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from agent.publisher import STATUS_EVERY_S
+from lab.collecting.content import STATUSES_PER_DAY
 from lab.wire import day
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
     messages_a_day: float
     results_a_day: float
+    points_a_day: float  # one for each result, one for each status
     messages_per_s: float
     messages_per_s_busiest_minute: float
     messages_per_s_busiest_second: float
@@ -70,6 +72,7 @@ def draw(days: list[PlayedDay], probes: int, seed: int) -> Traffic:
     return Traffic(
         messages_a_day=float(messages.sum()),
         results_a_day=float(results.sum()),
+        points_a_day=float(results.sum() + probes * STATUSES_PER_DAY),
         messages_per_s=float(messages.mean()),
         messages_per_s_busiest_minute=float(by_minute.max()),
         messages_per_s_busiest_second=float(messages.max()),
@@ -97,6 +100,6 @@ def _batched(events: list[Event], cadence_s: float) -> PlayedDay:
         else:
             since_s = since_s if held else event.at_s
             held += 1
-    sent += [(begin_s + number * STATUS_EVERY_S, 0) for number in range(int(_DAY_S / STATUS_EVERY_S))]
+    sent += [(begin_s + number * STATUS_EVERY_S, 0) for number in range(STATUSES_PER_DAY)]
     at_s, results = zip(*sent, strict=True)
     return PlayedDay(np.array(at_s) - begin_s, np.array(results, dtype=np.int64))

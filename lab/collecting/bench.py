@@ -1,13 +1,14 @@
 """`probe-lab bench collector`: the collector beside what else would do its work, on this machine, in one run.
 
-500 simulated probes, each with a connection of its own, publish at QoS 1 to a real mosquitto with the limits that we
-ship; the contender takes the results into a real InfluxDB 1.x. Contenders get the same messages, one result in each as
-plain JSON, take turns for several rounds, each time with a fresh broker and database and after a short warm-up.
+500 simulated probes, each with a connection of its own, publish the results of config/agent.yaml's days at QoS 1 to a
+real mosquitto with the limits that we ship; the contender takes them into a real InfluxDB 1.x. Contenders get the same
+messages, one result in each as plain JSON, take turns for several rounds, each time with a fresh broker and database
+and after a short warm-up.
 A rate is results / time from the first message to the last result in InfluxDB, counted by query; medians are shown.
 What has not come of a contender that promises nothing, and no more comes, is lost; its rate is of what came.
 The load's own limit is measured without a subscriber. Everything shares this machine's cores.
 
-Then the collector alone with what agents really send when they have something to catch up: 50 results in a message.
+Then the collector alone with what agents really send when they have something to catch up: 100 results in a message.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from agent.publisher import BATCH
 from base.table import render
 from lab.benches import Judged, add_bench, say
-from lab.collecting import catch_up, node_red
+from lab.collecting import catch_up, content, node_red
 from lab.collecting.contenders import DATABASE, Contender, Naive, NodeRed, Ours, running
 from lab.collecting.watch import Load, Spent, StalledError, peak_rss_mb, stored, wait_until_stored
 from lab.numbers import real, whole
@@ -36,8 +38,6 @@ GOAL_PER_S: Final = 10_000
 GOAL_RSS_MB: Final = 150
 GOAL_NODE_RED: Final = 2.0
 GOAL_NAIVE: Final = 1.2
-BATCH: Final = 50
-"""What agent.publisher puts into one message."""
 BROKER_LIMITS: Final = (
     "max_inflight_messages 1000",
     "set_tcp_nodelay true",
@@ -109,7 +109,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio_node_red(self) -> float | None:
-        """The same of Node-RED as its nodes work by themselves."""
+        """The same of Node-RED with `influxdb out`, a request a message."""
         return _ratio(self.ours, self.node_red) if self.node_red else None
 
     @property
@@ -245,7 +245,15 @@ def _load_alone(folder: Path, probes: int, results: int) -> float:
         return float(said["messages"] / (said["sent_s"] - said["begun_s"]))
 
 
-def sample(contender: Contender, folder: Path, probes: int, results: int, per_message: int) -> Sample:
+def sample(
+    contender: Contender,
+    folder: Path,
+    probes: int,
+    results: int,
+    per_message: int,
+    *,
+    config: Path = content.EXAMPLE,
+) -> Sample:
     """Let one contender take so many results, with a broker and a database of its own in `folder`."""
     with (
         Mosquitto(folder / "broker", extra=BROKER_LIMITS) as broker,
@@ -253,10 +261,10 @@ def sample(contender: Contender, folder: Path, probes: int, results: int, per_me
     ):
         influxd.query(f"CREATE DATABASE {DATABASE}")
         with running(contender, folder, broker, influxd) as pid:
-            _warm_up(broker, influxd)
+            _warm_up(broker, influxd, config)
             already = stored(influxd)
             pids = {"contender": pid, "broker": broker.pid or 0, "influxd": influxd.pid or 0}
-            with Load(broker.port, probes=probes, results=results, per_message=per_message) as load:
+            with Load(broker.port, probes=probes, results=results, per_message=per_message, config=config) as load:
                 spent = Spent.begin(pids)
                 said = load.go()
                 arrived, done_s = _wait(contender, influxd, already, results)
@@ -286,10 +294,10 @@ def _wait(contender: Contender, influxd: Influxd, already: int, results: int) ->
         return error.count - already, error.at_s
 
 
-def _warm_up(broker: Mosquitto, influxd: Influxd) -> None:
+def _warm_up(broker: Mosquitto, influxd: Influxd, config: Path) -> None:
     """Send until some has arrived, then wait for a quiet moment: a contender takes its time to subscribe."""
     for attempt in range(30):
-        with Load(broker.port, probes=50, results=_WARM_UP, first_probe=_OTHERS) as load:
+        with Load(broker.port, probes=50, results=_WARM_UP, first_probe=_OTHERS, config=config) as load:
             load.go()
             try:
                 wait_until_stored(influxd, _WARM_UP, stalled_s=1.0 + attempt / 5)

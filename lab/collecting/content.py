@@ -1,29 +1,35 @@
-"""Made-up results of a fleet, encoded as agents encode them. Pure; the same seed makes the same bytes.
+"""A fleet's results, encoded as agents encode them: those of `lab.wire.day`, which an agent.yaml's schedule makes.
 
-The kinds come in the shares of the default schedule (config/agent.yaml): of a link's day 1,440 are looks at the radio,
-none of them folded, 96 latencies and 18 throughput tests.
+A week of one link is played, thinned as the agent thins. Each probe goes through it again and again and begins
+somewhere else, so that all probes together send the day's mix at any time. The same arguments make the same bytes.
 """
 
 from __future__ import annotations
 
-import random
+import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from agent import settings
+from agent.publisher import STATUS_EVERY_S
+from lab.wire import day
 from wire import codec
-from wire.measured import Echo, Latency, Radio, Throughput, Transfer
-from wire.radio import RadioReading, Registration, Technology
-from wire.results import Clock, Job, Outcome, Result, Route, Server
+from wire.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PER_DAY: Final = {"radio": 1440, "latency": 96, "throughput": 18}
-"""Results of one link in a day; a test holds it against config/agent.yaml."""
-_RESULTS_PER_DAY: Final = sum(PER_DAY.values())
-_DAY_S: Final = 86400.0
+    from wire.results import Result
+
+EXAMPLE: Final = Path(__file__).parents[2] / "config/agent.yaml"
+STATUSES_PER_DAY: Final = round(day.DAY_S / STATUS_EVERY_S)
+_DAYS: Final = 7
 _START: Final = datetime(2026, 7, 1, tzinfo=UTC)
-_OPERATORS: Final = (("viettel", "Viettel", "04"), ("vinaphone", "VinaPhone", "02"), ("mobifone", "MobiFone", "01"))
+_GOLDEN: Final = 0.6180339887
+"""Multiples of the golden ratio modulo 1 lie evenly, however many there are (Steinhaus' three-distance theorem)."""
 
 
 def probe_id(number: int) -> str:
@@ -31,110 +37,64 @@ def probe_id(number: int) -> str:
     return f"lab-{number:04d}"
 
 
-def results(probe: int, count: int, *, first_seq: int = 1, start: datetime = _START) -> Iterator[bytes]:
-    """Encode `count` results of one probe with one link, one after the other in time, numbered from `first_seq`."""
-    dice = random.Random(f"{probe} {first_seq}")
-    name, operator, mnc = _OPERATORS[probe % len(_OPERATORS)]
-    cell = 25_000_000 + probe * 256
-    for number in range(first_seq, first_seq + count):
-        kind = _kind(number)
-        reading = _reading(dice, operator, mnc, cell)
-        started_at = start + timedelta(seconds=round(number * _DAY_S / _RESULTS_PER_DAY + dice.random(), 6))
-        result = Result(
-            probe_id=probe_id(probe),
-            spool_id=f"{probe:016x}",
-            seq=number,
-            site=f"site-{probe:04d}",
-            link=name,
-            job=Job(name="throughput-light" if kind == "throughput" else kind, measurement=kind),
-            used=_route(operator, probe) if kind != "radio" else Route(interface="wwan0", operator=operator),
-            started_at=started_at,
-            elapsed_s=round(dice.uniform(0.1, 15.0), 3),
-            clock=Clock(synchronised=True, estimated_error_ms=round(dice.uniform(0.5, 9.0), 2)),
-            agent_version="0.1.0",
-            outcome=_outcome(kind, dice, reading),
-        )
-        yield codec.encode(result)
+class Content:
+    """What probes send whose agent.yaml is `path`, of its first link."""
 
+    def __init__(self, path: Path = EXAMPLE) -> None:
+        """Play the week; raise ConfigError."""
+        self.path = path
+        config = settings.load(path)
+        self.settings = msgspec.structs.replace(config, links=config.links[:1])
+        played = [day.events(self.settings, seed=1 + 2 * number) for number in range(_DAYS)]
+        self._week = [
+            (number * day.DAY_S + event.at_s, event.result)
+            for number, events in enumerate(played)
+            for event in events
+            if event.result is not None
+        ]
 
-def _kind(number: int) -> str:
-    place = number * 977 % _RESULTS_PER_DAY  # 977 is prime to the sum: each place comes once a day, well mixed
-    for kind, times in PER_DAY.items():
-        if place < times:
-            return kind
-        place -= times
-    raise AssertionError(number)
+    @property
+    def per_week(self) -> int:
+        """How many results a link makes in a week."""
+        return len(self._week)
 
+    @property
+    def per_day(self) -> float:
+        """How many results a link makes in a day, the mean."""
+        return self.per_week / _DAYS
 
-def _outcome(kind: str, dice: random.Random, reading: RadioReading) -> Outcome:
-    if kind == "radio":
-        return Radio(reading=reading)
-    if kind == "latency":
-        rtt_ms = dice.uniform(25.0, 80.0)
-        echo = Echo(
-            tool="irtt",
-            sent=50,
-            received=dice.randrange(46, 51),
-            loss_percent=round(dice.uniform(0, 8), 1),
-            rtt_min_ms=round(rtt_ms, 2),
-            rtt_mean_ms=round(rtt_ms * 1.2, 2),
-            rtt_median_ms=round(rtt_ms * 1.1, 2),
-            rtt_max_ms=round(rtt_ms * 3, 2),
-            jitter_ms=round(dice.uniform(0.5, 9.0), 2),
-        )
-        icmp = Echo(tool="ping", sent=10, received=10, loss_percent=0.0, rtt_mean_ms=round(rtt_ms * 1.3, 2))
-        return Latency(udp=echo, loss_up_percent=1.0, loss_down_percent=1.0, icmp=icmp, interface_bytes=18_000)
-    return Throughput(
-        download=_transfer(dice, 60.0), upload=_transfer(dice, 20.0), radio_before=reading, radio_after=reading
-    )
+    def results(self, probe: int, count: int, *, first_seq: int = 1, start: datetime = _START) -> Iterator[bytes]:
+        """Encode `count` results of one probe, one after the other in time from `start`, numbered from `first_seq`."""
+        first = round(probe * _GOLDEN % 1 * self.per_week)
+        endless = itertools.islice(self._endlessly(), first, None)
+        begin_s: float | None = None
+        for number, (at_s, result) in enumerate(itertools.islice(endless, count), first_seq):
+            begin_s = at_s if begin_s is None else begin_s
+            started_at = start + timedelta(seconds=at_s - begin_s, microseconds=result.started_at.microsecond)
+            mine = msgspec.structs.replace(
+                result,
+                probe_id=probe_id(probe),
+                spool_id=f"{probe:016x}",
+                seq=number,
+                site=f"site-{probe:04d}",
+                started_at=started_at,
+            )
+            yield codec.encode(mine)
 
+    def statuses(self, probe: int, days: int, *, start: datetime = _START) -> Iterator[Status]:
+        """Give what one probe says of itself in so many days."""
+        for number in range(days * STATUSES_PER_DAY):
+            yield Status(
+                probe_id=probe_id(probe),
+                online=True,
+                site=f"site-{probe:04d}",
+                at=start + timedelta(seconds=number * STATUS_EVERY_S),
+                agent_version="0.1.0",
+                spool_id=f"{probe:016x}",
+                spooled=round(number * self.per_day / STATUSES_PER_DAY),
+            )
 
-def _transfer(dice: random.Random, mbps: float) -> Transfer:
-    speeds = [round(mbps * dice.uniform(0.6, 1.2), 2) for _ in range(10)]
-    mean = sum(speeds) / len(speeds)
-    return Transfer(
-        steady_mbps=round(mean, 2),
-        mbps=round(mean * 0.97, 2),
-        payload_bytes=int(mean * 5e6 / 8),
-        elapsed_s=5.0,
-        omit_s=1.0,
-        streams=4,
-        congestion="cubic",
-        retransmits=dice.randrange(40),
-        interval_mbps=tuple(speeds),
-        interface_bytes=int(mean * 6.5e6 / 8),
-        other_interfaces_bytes=dice.randrange(4000),
-    )
-
-
-def _reading(dice: random.Random, operator: str, mnc: str, cell: int) -> RadioReading:
-    rsrp_dbm = float(dice.randrange(-115, -75))
-    return RadioReading(
-        registration=Registration.HOME,
-        technology=Technology.LTE,
-        operator=operator,
-        mcc="452",
-        mnc=mnc,
-        tac=24101,
-        cell_id=cell + dice.randrange(3),
-        enodeb_id=cell >> 8,
-        pci=dice.randrange(504),
-        earfcn=1350,
-        band=3,
-        bandwidth_mhz=20.0,
-        rsrp_dbm=rsrp_dbm,
-        rsrq_db=round(dice.uniform(-18, -6), 1),
-        sinr_db=round(dice.uniform(-2, 25), 1),
-        rssi_dbm=rsrp_dbm + 31,
-    )
-
-
-def _route(operator: str, probe: int) -> Route:
-    return Route(
-        interface="wwan0",
-        source_address=f"10.64.{probe >> 8}.{probe & 255}",
-        operator=operator,
-        iccid_sha256=f"{probe:064x}",
-        modem="EC25",
-        server=Server(host="203.0.113.5", ports=(5201, 5202), responder="r1", lease=f"{probe:016x}"),
-    )
+    def _endlessly(self) -> Iterator[tuple[float, Result]]:
+        for week in itertools.count():
+            for at_s, result in self._week:
+                yield week * _DAYS * day.DAY_S + at_s, result

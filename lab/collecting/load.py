@@ -1,7 +1,8 @@
 """A fleet's worth of MQTT load, from a process of its own: `python -m lab.collecting.load`.
 
 Every simulated probe has a connection of its own, subscribes to its acknowledgements, and publishes at QoS 1 with at
-most `WINDOW` messages unconfirmed by the broker, as MQTT libraries do. All packets are written beforehand, and one
+most `WINDOW` messages unconfirmed by the broker, as MQTT libraries do, and with `--window` at most so many results that
+no collector has acknowledged, as agents do. All packets are written beforehand, and one
 thread moves them with as few system calls as there are windows, so that the load costs little beside what it measures.
 
 Talks in lines: says `ready`, waits for a line, publishes, says what it did as one JSON object, waits for another line
@@ -19,8 +20,10 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from base.configfile import ConfigError
 from collector import mqtt
 from collector.mqtt import Arrival, Puback
 from lab.collecting import content
@@ -30,18 +33,29 @@ from wire.delivery import Ack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lab.collecting.content import Content
+
 WINDOW: Final = 20
 _LINGER_S: Final = 5.0
 _KEEPALIVE_S: Final = 600
 _RECEIVE_BYTES: Final = 65536
 
 
+class Packing(NamedTuple):
+    """How probes send: results in a message, and how many may be unacknowledged by a collector (None: any)."""
+
+    per_message: int
+    window: int | None
+
+
 class Probe:
     """One connection and what is still to be sent on it."""
 
-    def __init__(self, name: str, address: tuple[str, int], packets: list[bytes]) -> None:
+    def __init__(self, name: str, address: tuple[str, int], packets: list[bytes], packing: Packing) -> None:
         """Connect and subscribe; raise OSError or collector.mqtt.ProtocolError."""
         self._waiting = packets[::-1]
+        self._packing = packing
+        self._unacked = 0
         self._reader = mqtt.Reader(codec.MAX_PAYLOAD_BYTES, codec.MAX_PAYLOAD_BYTES)
         self._out = b""
         self.unconfirmed = 0
@@ -61,7 +75,10 @@ class Probe:
     def send(self) -> None:
         """Send as much as the window and the socket take."""
         room = min(WINDOW - self.unconfirmed, len(self._waiting))
+        if self._packing.window is not None:
+            room = min(room, (self._packing.window - self._unacked) // self._packing.per_message)
         if room > 0:
+            self._unacked += room * self._packing.per_message
             self._out += b"".join([self._waiting.pop() for _ in range(room)])
             self.unconfirmed += room
         if self._out:
@@ -83,6 +100,7 @@ class Probe:
                     stored = codec.decode(packet.payload, Ack).stored
                     acked += sum(last - first + 1 for first, last in stored)
         self.unconfirmed -= confirmed
+        self._unacked -= acked
         self.send()
         return confirmed, acked
 
@@ -90,10 +108,10 @@ class Probe:
 class Load:
     """All probes of one run."""
 
-    def __init__(self, address: tuple[str, int], probes: range, count: int, per_message: int) -> None:
+    def __init__(self, address: tuple[str, int], probes: range, count: int, packing: Packing, made: Content) -> None:
         each, rest = divmod(count, len(probes))
         prepared = {
-            content.probe_id(probe): list(messages(probe, each + (place < rest), per_message))
+            content.probe_id(probe): list(messages(made, probe, each + (place < rest), packing.per_message))
             for place, probe in enumerate(probes)
         }
         self.bytes = sum(len(packet) for packets in prepared.values() for packet in packets)
@@ -104,7 +122,7 @@ class Load:
         self._selector = selectors.DefaultSelector()
         self._probes = []
         for name, packets in prepared.items():
-            probe = Probe(name, address, packets)
+            probe = Probe(name, address, packets, packing)
             self._probes.append(probe)
             self._selector.register(probe.socket, selectors.EVENT_READ, probe)
 
@@ -144,10 +162,10 @@ class Load:
         self._selector.modify(probe.socket, events, probe)
 
 
-def messages(probe: int, count: int, per_message: int) -> Iterator[bytes]:
+def messages(made: Content, probe: int, count: int, per_message: int) -> Iterator[bytes]:
     """Write one probe's PUBLISH packets: a result in each, or as many as an agent packs when it has a backlog."""
     topic = topics.topic(content.probe_id(probe), topics.RESULT)
-    encoded = list(content.results(probe, count))
+    encoded = list(made.results(probe, count))
     for number, place in enumerate(range(0, count, per_message)):
         some = encoded[place : place + per_message]
         yield mqtt.publish(topic, some[0] if per_message == 1 else codec.pack(some), number % 65535 + 1)
@@ -162,11 +180,15 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=500)
     parser.add_argument("--results", type=int, default=50_000)
     parser.add_argument("--per-message", type=int, default=1)
+    parser.add_argument("--window", type=int, help="results that may be unacknowledged (any number)")
+    parser.add_argument("--config", type=Path, default=content.EXAMPLE, help="the agent.yaml of all probes")
     options = parser.parse_args()
     probes = range(options.first_probe, options.first_probe + options.probes)
     try:
-        load = Load(("127.0.0.1", options.port), probes, options.results, options.per_message)
-    except (OSError, OverflowError) as error:
+        made = content.Content(options.config)
+        packing = Packing(options.per_message, options.window)
+        load = Load(("127.0.0.1", options.port), probes, options.results, packing, made)
+    except (OSError, OverflowError, ConfigError) as error:
         sys.exit(f"the load: {error}")
     print("ready", flush=True)
     sys.stdin.readline()

@@ -2,7 +2,7 @@
 
 `python -m lab.collecting.naive`: what is in memory when it ends is lost, a database that is away loses batches, and
 nobody is told what arrived. It is here to be measured beside the collector, and does its little work well: one
-thread, a connection that stays open, the same tags and, of the same outcomes, the same figures as fields.
+thread, a connection that stays open, the same tags and the main figures of each outcome as fields.
 """
 
 from __future__ import annotations
@@ -58,27 +58,33 @@ def line(result: dict[str, Any]) -> str:
     outcome = result["outcome"]
     kind = outcome["kind"]
     fields = {"seq": result["seq"], "elapsed_s": result["elapsed_s"]}
-    operator = result["used"].get("operator")
+    operator = result.get("used", {}).get("operator")
     if kind == "radio":
         reading = outcome["reading"]
         operator = operator or reading["operator"]
-        fields |= numbers(reading)
+        fields |= {"samples": outcome.get("samples", 1)} | numbers(reading)
+        fields |= {f"lowest_{key}": value for key, value in numbers(outcome.get("lowest", {})).items()}
+        fields |= {f"highest_{key}": value for key, value in numbers(outcome.get("highest", {})).items()}
     elif kind == "latency":
         fields |= numbers(outcome["udp"])
-        fields["icmp_rtt_mean_ms"] = outcome["icmp"]["rtt_mean_ms"]
-    else:
+        fields |= {f"icmp_{key}": value for key, value in numbers(outcome["icmp"]).items()}
+    elif kind == "throughput":
         fields |= {f"download_{key}": value for key, value in numbers(outcome["download"]).items()}
         fields |= {f"upload_{key}": value for key, value in numbers(outcome["upload"]).items()}
         fields |= numbers(outcome["radio_after"])
-    tags = f"job={result['job']['name']},link={result['link']},operator={operator},probe={result['probe_id']}"
+    else:
+        fields |= numbers(outcome)
+    tags = {"job": result.get("job", {}).get("name"), "link": result["link"], "operator": operator}
+    tags |= {"probe": result["probe_id"], "site": result["site"]}
+    series = ",".join([kind, *(f"{key}={value}" for key, value in tags.items() if value)])
     text = ",".join([f"{key}={value}" for key, value in fields.items()])
     at_ns = int(datetime.fromisoformat(result["started_at"]).timestamp() * 1e6) * 1000 + result["seq"] % 1000
-    return f"{kind},{tags},site={result['site']} {text} {at_ns}"
+    return f"{series} {text} {at_ns}"
 
 
 def numbers(part: dict[str, Any]) -> dict[str, float]:
     """Leave out what is not a number."""
-    return {key: value for key, value in part.items() if isinstance(value, int | float)}
+    return {key: value for key, value in part.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def main() -> None:

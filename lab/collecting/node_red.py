@@ -24,24 +24,35 @@ PACKAGES: Final = ("node-red@4.1.15", "node-red-contrib-influxdb@0.7.0")
 _INSTALL_S: Final = 600
 _FUNCTION: Final = """\
 const result = msg.payload, outcome = result.outcome, kind = outcome.kind;
-const numbers = (part, prefix = "") => Object.fromEntries(Object.entries(part)
+const numbers = (part, prefix = "") => Object.fromEntries(Object.entries(part || {})
     .filter(([, value]) => typeof value === "number").map(([key, value]) => [prefix + key, value]));
-let fields = {seq: result.seq, elapsed_s: result.elapsed_s}, operator = result.used.operator;
+const tags = {probe: result.probe_id, site: result.site, link: result.link};
+let operator = result.used && result.used.operator;
+if (result.job) tags.job = result.job.name;
+const fields = {seq: result.seq, elapsed_s: result.elapsed_s};
 if (kind === "radio") {
     operator = operator || outcome.reading.operator;
-    Object.assign(fields, numbers(outcome.reading));
+    Object.assign(fields, {samples: outcome.samples || 1}, numbers(outcome.reading),
+        numbers(outcome.lowest, "lowest_"), numbers(outcome.highest, "highest_"));
 } else if (kind === "latency") {
-    Object.assign(fields, numbers(outcome.udp), {icmp_rtt_mean_ms: outcome.icmp.rtt_mean_ms});
-} else {
+    Object.assign(fields, numbers(outcome.udp), numbers(outcome.icmp, "icmp_"));
+} else if (kind === "throughput") {
     Object.assign(fields, numbers(outcome.download, "download_"), numbers(outcome.upload, "upload_"),
         numbers(outcome.radio_after));
+} else {
+    Object.assign(fields, numbers(outcome));
 }
-return {payload: {
-    measurement: kind, fields,
-    tags: {probe: result.probe_id, site: result.site, link: result.link, job: result.job.name, operator},
-    timestamp: Date.parse(result.started_at) + "000000",
-}};
+if (operator) tags.operator = operator;
+const timestamp = Date.parse(result.started_at) + "000000";
 """
+_ALONE: Final = """\
+return {measurement: kind, payload: [{...fields, time: timestamp}, tags]};
+"""
+"""What `influxdb out` takes: a point's fields and its tags."""
+_IN_A_BATCH: Final = """\
+return {payload: {measurement: kind, fields, tags, timestamp}};
+"""
+"""What `influxdb batch` takes many of."""
 
 
 class NodeRedError(Exception):
@@ -92,13 +103,24 @@ def prepare(programs: Path, folder: Path, *, broker_port: int, influxd_port: int
 
 
 def flow(broker_port: int, influxd_port: int, *, joined: bool) -> list[dict[str, Any]]:
-    """Draw the flow, with a join of BATCH_LINES before the database or with a request for each message."""
+    """Draw the flow, with a join of BATCH_LINES before `influxdb batch`, or straight to `influxdb out`."""
 
     def node(name: str, kind: str, wire: str = "", **properties: object) -> dict[str, Any]:
         return {"id": name, "type": kind, "z": "the-tab", "wires": [[wire]] if wire else [], **properties}
 
     topic = topics.every_probe(topics.RESULT)
+    point = {"outputs": 1, "libs": [], "initialize": "", "finalize": ""}
+    store = {"influxdb": "the-database", "precision": ""}
     join = {"mode": "custom", "build": "array", "property": "payload", "propertyType": "msg", "timeout": "1"}
+    tuned = [
+        node("the-point", "function", "the-join", func=_FUNCTION + _IN_A_BATCH, **point),
+        node("the-join", "join", "the-out", count=str(BATCH_LINES), **join),
+        node("the-out", "influxdb batch", **store),
+    ]
+    plain = [
+        node("the-point", "function", "the-out", func=_FUNCTION + _ALONE, **point),
+        node("the-out", "influxdb out", measurement="", **store),
+    ]
     return [
         {"id": "the-tab", "type": "tab", "label": "results"},
         {
@@ -124,7 +146,5 @@ def flow(broker_port: int, influxd_port: int, *, joined: bool) -> list[dict[str,
             "influxdbVersion": "1.x",
         },
         node("the-in", "mqtt in", "the-point", topic=topic, qos="1", datatype="json", broker="the-broker", inputs=0),
-        node("the-point", "function", "the-join", func=_FUNCTION, outputs=1, libs=[], initialize="", finalize=""),
-        node("the-join", "join", "the-out", count=str(BATCH_LINES if joined else 1), **join),
-        node("the-out", "influxdb batch", influxdb="the-database", precision=""),
+        *(tuned if joined else plain),
     ]

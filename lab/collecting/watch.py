@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import psutil
 
+from lab.collecting import content
 from lab.collecting.contenders import DATABASE
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class Spent(NamedTuple):
 
 
 def stored(influxd: Influxd, condition: str = "") -> int:
-    """Count the results in InfluxDB, by query."""
-    rows = influxd.query(f"SELECT COUNT(seq) FROM radio, latency, throughput {condition}", DATABASE)  # noqa: S608  # ours
+    """Count the results in InfluxDB, by query; what is no result has no number."""
+    rows = influxd.query(f"SELECT COUNT(seq) FROM /.*/ {condition}", DATABASE)  # noqa: S608  # ours
     return sum(row["count"] for row in rows)
 
 
@@ -95,7 +96,17 @@ def wait_until_stored(
 class Load:
     """The load process (lab.collecting.load): connected inside the context, publishing on `go`."""
 
-    def __init__(self, port: int, *, probes: int, results: int, per_message: int = 1, first_probe: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        probes: int,
+        results: int,
+        per_message: int = 1,
+        first_probe: int = 0,
+        window: int | None = None,
+        config: Path = content.EXAMPLE,
+    ) -> None:
         """Start it; it writes its packets and connects while we go on."""
         arguments = {
             "port": port,
@@ -103,11 +114,13 @@ class Load:
             "probes": probes,
             "results": results,
             "per-message": per_message,
+            "config": config,
+            "window": window,
         }
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "lab.collecting.load"),
-                *(part for name, value in arguments.items() for part in (f"--{name}", str(value))),
+                *(part for name, value in arguments.items() if value is not None for part in (f"--{name}", str(value))),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -6,8 +6,13 @@ import sys
 
 import pytest
 
+from agent import settings
+from agent.publisher import STATUS_EVERY_S
 from lab import cli
 from lab.capacity import costs
+from lab.collecting.content import EXAMPLE, Content
+from lab.wire import day
+from wire.codec import encode
 
 
 @pytest.mark.root
@@ -16,19 +21,32 @@ def test_prices_are_measured_and_multiplied(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(costs, "_WIRE_HOURS", 0.2)
-    monkeypatch.setattr(costs, "_WEEK", 1000)
+    monkeypatch.setattr(costs, "_DAYS", 1)
     with pytest.raises(SystemExit) as ended:
         cli.main(["capacity", "--probes", "300", "--results", "2000", "--played", "2", "--json"])
 
     assert ended.value.code == 0
     report = json.loads(capsys.readouterr().out)
     assert all(price >= 0 for price in report["costs"].values())
-    assert report["costs"]["series_per_link"] == 3
-    assert 50 < report["costs"]["influxd_bytes_per_point"] < 390, "a line has 390: what was in the log is in files"
-    assert report["costs"]["journal_bytes_per_result"] > 200
+    lines = costs.week(Content(), range(1), 7)
+    assert report["costs"]["series_per_link"] == len({line.split(" ")[0] for line in lines}) == 6
+    line_bytes = sum(map(len, lines)) / len(lines)
+    assert 50 < report["costs"]["influxd_bytes_per_point"] < line_bytes, "what was in the log is in files"
+    assert report["costs"]["journal_bytes_per_result"] > _payload_bytes()
     (fleet,) = report["fleets"]
     assert fleet["probes"] == 300
     assert fleet["traffic"]["results_per_s"] > 0
+    assert fleet["traffic"]["points_a_day"] - fleet["traffic"]["results_a_day"] == 300 * 86_400 / STATUS_EVERY_S
+
+
+def _payload_bytes() -> float:
+    config = settings.load(EXAMPLE)
+    results = [event.result for event in day.events(config) if event.result is not None]
+    return sum(len(encode(one)) for one in results) / len(results)
+
+
+def test_the_network_is_priced_by_whole_days() -> None:
+    assert costs._WIRE_HOURS == 24.0, "the first hours of a day have fewer throughput tests than its mean"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_a_fleet_has_its_probes_days_and_their_sum() -> None:
 
     assert load.messages_a_day == 50 * 864
     assert load.results_a_day == 3 * 50 * 864
+    assert load.points_a_day == 50 * (3 * 864 + 96)
     assert load.messages_per_s == pytest.approx(0.5)
     assert load.messages_per_s <= load.messages_per_s_busiest_minute <= load.messages_per_s_busiest_second <= 50
 
@@ -55,8 +56,9 @@ def test_needs_are_rates_times_prices() -> None:
     needed = need(traffic.draw(days, 100, seed=1), 100, PRICES)
 
     assert needed.collector_core_percent == pytest.approx((10 * 10 + 20 * 40) / 1e4)
-    assert needed.influxd_core_percent == pytest.approx(20 * 20 / 1e4)
+    assert needed.influxd_core_percent == pytest.approx((20 + 100 * 96 / 86_400) * 20 / 1e4)
     assert needed.journal_gb_a_month == pytest.approx(20 * 86_400 * 30 * 500 / 1e9)
+    assert needed.influxd_gb_a_month == pytest.approx((20 * 86_400 + 100 * 96) * 30 * 50 / 1e9)
     assert needed.network_mbps == pytest.approx(100 * 40 / 1e6)
     assert needed.catch_up_minutes == pytest.approx(2 * 20 * 86_400 / 10_000 / 60)
     assert needed.series == 300
