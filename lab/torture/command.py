@@ -28,8 +28,11 @@ _EXAMPLES: Final = """\
 examples:
   probe-lab torture                             every fault once, in about two minutes
   probe-lab torture --rounds 200 --check        an evening; exit 1 if anything was lost, late or came twice
-  probe-lab torture --seed 7 --rounds 5 --json  the same faults at the same moments as every time with this seed
+  probe-lab torture --seed 7 --rounds 5 --json  the faults, their order and their choices as every time with this seed
   probe-lab torture --fault 'old card put back' --rounds 3
+
+A seed repeats what is chosen (faults, victims, how long is waited), not what the machine makes of it: the moment at
+which a program is struck, and so what is in flight then, is another one every time.
 """
 
 
@@ -79,7 +82,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, help="the random choices; without it another one every time, and shown")
+    parser.add_argument(
+        "--seed", type=int, help="what repeats the random choices, not the timing; shown where none is given"
+    )
     parser.add_argument(
         "--rounds", type=_positive, default=len(FAULTS), metavar="N", help="faults to try (%(default)s)"
     )

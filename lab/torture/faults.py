@@ -151,7 +151,7 @@ def probe_loses_power(case: Case) -> None:
 
 
 def server_loses_power(case: Case) -> None:
-    """Cut the server's power: journal, broker and InfluxDB at once."""
+    """Cut the server's power: the journal's disk loses what was not fsynced, the broker all, InfluxDB is killed."""
     case.stand.cut_power_at_the_server()
 
 
