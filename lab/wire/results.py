@@ -33,6 +33,8 @@ _AROUND: Final = {
     "share": (0.3, 0.1, 3),
 }
 """By the end of a field's name: a mean, a spread, and the digits that the agent keeps."""
+_LATENCY_BYTES: Final = 18_000
+"""What fifty echoes over UDP and ten of ICMP, there and back, carry with what is asked before."""
 _FIXED: Final = {"interval_s": 0.5, "omit_s": 1.0, "streams": 4, "count": 60, "sent": 50, "received": 50}
 
 
@@ -79,7 +81,9 @@ class Maker:
     def latency(self, at_s: float, job: str) -> Result:
         """Make a full latency result."""
         server = Server(host="203.0.113.5", responder="hcm-1")
-        return self._result(at_s, Job(name=job, measurement="latency", due=_at(at_s)), self._fill(Latency), server)
+        carried = round(self._random.gauss(_LATENCY_BYTES, 300))
+        outcome = msgspec.structs.replace(self._fill(Latency), interface_bytes=carried)
+        return self._result(at_s, Job(name=job, measurement="latency", due=_at(at_s)), outcome, server)
 
     def radio(self, at_s: float, job: str, outcome: Outcome) -> Result:
         """Make the result of a look at the radio."""

@@ -1,9 +1,10 @@
 """`probe-lab bench sdcard`: what a probe's day writes to its card, by the kernel's own count.
 
-A day of agent.yaml's schedule goes through the agent's own spool on a real file system, acknowledgements included, and
-beside it through the ways that come to mind first. Before and after, /proc/self/io says how many bytes this process has
-caused to be written to storage (proc(5), `write_bytes`). A day takes seconds here, so what would have been written back
-by Linux within half a minute is written back by hand after each event: a page that two events change is written twice.
+A day of agent.yaml's schedule goes through the agent's own spool on a real file system, with acknowledgements, books
+and speeds, and beside it through the ways that come to mind first: they keep results and nothing else. Before and
+after, /proc/self/io says how many bytes this process has caused to be written to storage (proc(5), `write_bytes`). A
+day takes seconds here, so what would have been written back by Linux within half a minute is written back by hand after
+each event: a page that two events change is written twice.
 What a file system adds for itself (its journal, the inode's times) is not in the count, on any side.
 """
 
@@ -13,19 +14,26 @@ import os
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from agent import settings
-from agent.deferred import Run
+from agent.budget import WORTH_A_COMMIT_BYTES
+from agent.deferred import Account, Run
+from agent.ledger import Booking, Visit
+from agent.meter import Meter
+from agent.rank import is_telemetry
+from agent.speeds import Speeds
 from agent.spool import Spool
 from base.table import render
 from lab.benches import Complaint, Judged, add_bench, say
 from lab.numbers import real
 from lab.wire import day
 from wire.codec import encode
+from wire.measured import Latency, Throughput
 
 if TYPE_CHECKING:
     import argparse
@@ -118,6 +126,9 @@ def show(report: Report) -> str:
     head = ["a day", "results", "MB written", "flushes", "a power cut costs"]
     return f"""{render(head, rows)}
 
+counted for ours: results and their acknowledgements, the archive of throughput results, the begin and the end of every
+run, the data plan's books (bytes, counters, planned runs, hours told), the links' last speeds; not the system's log,
+nor what changes rarely (modems' profiles, operators' words)
 ours writes {report.ratio:.2f} of SQLite as it comes
 goal: at most {report.goal_ratio}: {"met" if report.goal_met else "MISSED"}"""
 
@@ -130,9 +141,14 @@ def measure(config: settings.Settings, folder: Path, hours: float) -> Report:
     with tempfile.TemporaryDirectory(dir=folder) as name, tempfile.TemporaryDirectory(dir=memory_dir) as held:
         home = Path(name)
         ways: list[tuple[str, str, list[Event], Callable[[], Way]]] = [
-            ("ours", f"telemetry of {cadence_s} s", events, lambda: Ours(home / "ours.db", cadence_s, Path(held))),
-            ("ours, each result at once", "nothing", events, lambda: Ours(home / "at-once.db", 0, None)),
-            ("the same, every look a result", "nothing", all_looks, lambda: Ours(home / "looks.db", 0, None)),
+            (
+                "ours",
+                f"telemetry of {cadence_s} s",
+                events,
+                lambda: Ours(config, home / "ours.db", cadence_s, Path(held)),
+            ),
+            ("ours, each result at once", "nothing", events, lambda: Ours(config, home / "at-once.db", 0, None)),
+            ("the same, every look a result", "nothing", all_looks, lambda: Ours(config, home / "looks.db", 0, None)),
             ("SQLite as it comes", "nothing", all_looks, lambda: Plain(home / "plain.db")),
         ]
         rows = [
@@ -149,12 +165,17 @@ def measure(config: settings.Settings, folder: Path, hours: float) -> Report:
 
 
 class Ours:
-    """The agent's spool, driven as runner, publisher and collector drive it."""
+    """The agent's spool, books and speeds, driven through the calls of runner, timetable, publisher and collector."""
 
-    def __init__(self, path: Path, cadence_s: int, memory_dir: Path | None) -> None:
+    def __init__(self, config: settings.Settings, path: Path, cadence_s: int, memory_dir: Path | None) -> None:
+        self._config = config
         self._spool = Spool(path, max_bytes=_LARGE, defer_s=1e9 if cadence_s else 0.0, memory_dir=memory_dir)
+        self._speeds_file = path.with_suffix(".json")
+        self._speeds = Speeds(self._speeds_file)
         self._cadence_s = cadence_s
         self._held_since_s: float | None = None
+        self._pending: Counter[str] = Counter()
+        self._carried: Counter[str] = Counter()
         self.flushes = 0
 
     def take(self, event: Event, result: Result) -> None:
@@ -162,30 +183,94 @@ class Ours:
         if self._held_since_s is not None and event.at_s >= self._held_since_s + self._cadence_s:
             self._spool.flush()
             self._committed()
-        job = result.job.name if result.job is not None else ""
-        run = Run(job, result.link or "", int(event.at_s), noted=event.kind in {"throughput", "latency"})
+        self._tick(event)
+        if result.job is None:
+            self._tell(event, result)
+            self._defer(event, result, None, None)
+            return
+        job, link = self._config.job(result.job.name), result.link or ""
+        run = Run(job.name, link, int(event.at_s), _visit(event, job), noted=job.claim is not None)
+        account = Account(job.name, link, job.every_s or 0, run.slot)
         if run.noted:
-            self._spool.begin(run, result.started_at, fsync=event.kind == "throughput")
-            self.flushes += event.kind == "throughput"
-        ends = run if job else None
-        if event.kind == "throughput":
-            self._spool.append(result, ends=ends)
-            self._committed()
+            fsync = isinstance(job, settings.ThroughputJob)
+            self._spool.begin(run, result.started_at, account=account, fsync=fsync)
+            self.flushes += fsync
+        self._carry(link, result)
+        if is_telemetry(result):
+            self._defer(event, result, run, account)
         else:
-            self._spool.defer(result, ends=ends)
-            if not self._cadence_s:
-                self._committed()
-            elif self._held_since_s is None:
-                self._held_since_s = event.at_s
+            booking = self._booking(event, link)
+            self._spool.append(result, ends=run, booking=booking, run_bytes=booking.grown_bytes)
+            self._pending[link] = 0
+            self._committed()
 
     def close(self) -> None:
         """Commit the rest."""
         self._spool.close()
 
+    def _defer(self, event: Event, result: Result, run: Run | None, account: Account | None) -> None:
+        self._spool.defer(result, ends=run, account=account)
+        if not self._cadence_s:
+            self._committed()
+        elif self._held_since_s is None:
+            self._held_since_s = event.at_s
+
+    def _tell(self, event: Event, result: Result) -> None:
+        """Note the hour of a plan's state, as agent.timetable does."""
+        self._spool.tell(result.link or "", event.kind, result.started_at.isoformat()[:13])
+        self.flushes += 1
+
+    def _carry(self, link: str, result: Result) -> None:
+        """Let the interface carry what a run says that it carried, and remember how fast it was."""
+        match result.outcome:
+            case Throughput(download=download, upload=upload):
+                grown = sum(one.interface_bytes or one.payload_bytes for one in (download, upload) if one is not None)
+                before = self._speeds_file.stat().st_mtime_ns if self._speeds_file.exists() else 0
+                self._speeds[link] = download.steady_mbps
+                if self._speeds_file.stat().st_mtime_ns != before:
+                    self.flushes += 2  # the file and its folder
+            case Latency(interface_bytes=interface_bytes):
+                grown = interface_bytes or 0
+            case _:
+                grown = 0
+        self._pending[link] += grown
+        self._carried[link] += grown
+
+    def _tick(self, event: Event) -> None:
+        """Book what is worth a commit, as agent.budget does before each run."""
+        due = [
+            self._booking(event, link.name)
+            for link in self._config.links
+            if self._pending[link.name] >= WORTH_A_COMMIT_BYTES or self._spool.meter(link.name) is None
+        ]
+        if due:
+            self._spool.book(*due)
+            self.flushes += 1
+            for one in due:
+                self._pending[one.link] = 0
+
+    def _booking(self, event: Event, link: str) -> Booking:
+        meter = Meter(
+            boot_id="9b1f0c2e-4d5a-6877-8695-a4b3c2d1e0f0",
+            interface_index=4,
+            uptime_s=round(event.at_s - day.BEGIN.timestamp(), 2),
+            received_bytes=self._carried[link],
+            sent_bytes=self._carried[link] // 10,
+        )
+        return Booking(link, f"{day.BEGIN:%Y-%m-%d}", self._pending[link], meter)
+
     def _committed(self) -> None:
         self._held_since_s = None
         self.flushes += 1
         self._spool.acknowledge(self._spool.spool_id, [(1, 2**62)])
+
+
+def _visit(event: Event, job: settings.Job) -> Visit | None:
+    """Place a planned run in its day; the slot's number is made up and as long as a real one."""
+    if not isinstance(job, settings.ThroughputJob) or job.runs_per_day is None:
+        return None
+    minute = int(event.at_s - day.BEGIN.timestamp()) // 60
+    return Visit(f"{day.BEGIN:%Y-%m-%d}", minute, minute // 60, job.options.upload)
 
 
 class Plain:
