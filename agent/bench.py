@@ -71,6 +71,8 @@ class Bench:
         """The wall clock less a steady one, where the steps of the clock are watched."""
         self.plan_spent: Callable[[], bool] = lambda: False
         """Whether the data plan has nothing left now."""
+        self.slot_ends_s: float | None = None
+        """When the run's slot of the day's plan ends, on the agent's steady clock; None: it has none."""
         self.lease_ends_s: float | None = None
         self.tracing: TraceOptions | None = None
         """How to look for the way after a failure; None: not at all."""
@@ -162,6 +164,10 @@ class Bench:
     def witness(self) -> Witness:
         """Make who watches a test while it runs; to be entered around it."""
         return Witness(self.link, modems=self._modems, offset_s=self.offset_s, quiet=self.quiet)
+
+    def slot_left_s(self) -> float | None:
+        """Tell how long the run's slot of the day's plan still lasts; None: it has none."""
+        return max(self.slot_ends_s - self._clock.monotonic_s(), 0.0) if self.slot_ends_s is not None else None
 
     def past_lease_s(self) -> float | None:
         """Tell how long ago the lease ended; negative: it has not; None: there is none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from agent import name_servers, validity
+from agent.lease import LONGEST_WINDOW_S, WAIT_AT_MOST_S
 from agent.measurements import capacity, dns, http_client, latency, ping, throughput, web
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.link_watch import on_link
@@ -31,9 +32,6 @@ _OUT_OF_REACH: Final = {Reason.TIMEOUT, Reason.UNREACHABLE, Reason.LINK_LOST}
 _LEASE_MARGIN_S: Final = 5.0
 _PLAIN_SERVERS_PATIENCE_S: Final = 60.0
 _ECHO_LEASE_S: Final = 5.0
-_SHORTEST_WINDOW_S: Final = 120.0
-_LONGEST_WINDOW_S: Final = 300.0
-"""Half a job's period is time enough to wait for a turn; with a longer wait the link's other jobs would stand still."""
 
 
 def run(bench: Bench, job: Job) -> Outcome:
@@ -79,7 +77,7 @@ def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
     before = bench.look_before_test()
     saved = job.options.upload and bench.upload_saved
     options = msgspec.structs.replace(job.options, upload=False) if saved else job.options
-    window_s = min(max((job.every_s or 0) / 2, _SHORTEST_WINDOW_S), _LONGEST_WINDOW_S)
+    window_s = _window_s(bench, job.every_s)
     witness = bench.witness()
     measured = _measure(bench, path, options, witness, window_s=window_s)
     bench.note_family(path, measured.download.family)
@@ -107,6 +105,14 @@ def _throughput(bench: Bench, job: ThroughputJob) -> Throughput:
         machine=witness.machine,
         idle=measured.idle,
     )
+
+
+def _window_s(bench: Bench, every_s: int | None) -> float:
+    """Say how long a run may wait for its turn: to the end of its slot of the day's plan, else for half its period."""
+    left_s = bench.slot_left_s()
+    if left_s is None:
+        left_s = max((every_s or 0) / 2, WAIT_AT_MOST_S)
+    return min(left_s, LONGEST_WINDOW_S)
 
 
 def _measure(
@@ -146,7 +152,11 @@ def _capacity(bench: Bench, job: CapacityJob) -> Capacity:
         plain = bench.plain_servers[0]
         bench.server = server = Server(host=plain.host, ports=(plain.port,))
     else:
-        borrowed = bench.borrow(transfers=job.options.transfers, length_s=job.options.longest_s + _LEASE_MARGIN_S)
+        borrowed = bench.borrow(
+            transfers=job.options.transfers,
+            length_s=job.options.longest_s + _LEASE_MARGIN_S,
+            window_s=_window_s(bench, job.every_s),
+        )
         server, terms = borrowed.plain(), terms._replace(login=borrowed.login)
     with bench.quiet():
         found = capacity.run(path, server, job.options, terms._replace(left_bytes=bench.left_now_bytes()))

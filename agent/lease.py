@@ -31,6 +31,9 @@ ANSWER_WITHIN_S: Final = 15.0
 WAIT_AT_MOST_S: Final = 120.0
 """How long a run waits for its turn if its job says nothing else, before it gives up as `busy`."""
 
+LONGEST_WINDOW_S: Final = 300.0
+"""How long any run waits at most: with a longer wait the probe's other jobs would stand still."""
+
 LONGEST_PAUSE_S: Final = 8.0
 """A lease usually ends long before it expires, so the responder is asked again sooner than it says."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -141,6 +141,7 @@ class Runner:
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
         start = self.timekeeper.start() if self.timekeeper is not None else None
         grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
+        slot_left_s = self._slot_left_s(link, job, visit, started_at) if visit is not None else None
         if run.noted:
             begun_at = start.began if start is not None else None
             fsync = isinstance(job, ThroughputJob)
@@ -149,6 +150,7 @@ class Runner:
             self.ran[job.name, link.name] = slot
         carried = path.carried(link.interface, link.namespace)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
+        bench.slot_ends_s = begun_s + slot_left_s if slot_left_s is not None else None
         outcome = self._outcome(bench, job, grant)
         now_carried = path.carried(link.interface, link.namespace)
         spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
@@ -244,6 +246,12 @@ class Runner:
         except Exception as error:
             log.exception("%s on %s: a defect of the agent", job.name, bench.link.name)
             return Failed(reason=Reason.AGENT_ERROR, detail=f"{type(error).__name__}: {error}"[:300])
+
+    def _slot_left_s(self, link: Link, job: Job, visit: Visit, now: datetime) -> float | None:
+        """Tell how long a planned run's slot still lasts; raise StorageError."""
+        runs = self.budget.runs_of_day(link, date.fromisoformat(visit.day).toordinal())
+        until_s = (run.until_s for run in runs if (run.job, run.slot) == (job.name, visit.slot))
+        return next((one - now.timestamp() for one in until_s), None)
 
     def _plan_is_spent(self, link: Link) -> bool:
         try:

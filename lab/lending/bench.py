@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent.lease import Wish
+from agent.lease import LONGEST_WINDOW_S, Wish
 from agent.measurements.base import MeasurementFailed
 from base.broker import BrokerSettings
 from base.table import render
@@ -46,7 +46,6 @@ TEST_MBPS: Final = 10.0
 _TEST_S: Final = 2
 _CLIENT: Final = ("-R", "-t", str(_TEST_S), "-b", "2M")
 _LEASE_S: Final = 12.0
-_WINDOW_S: Final = 300.0
 _NO_FEWER: Final = 1.0
 """What order may cost: below this ratio of valid tests the check fails."""
 
@@ -184,7 +183,7 @@ def _leased_test(peer: LabProbe, probe: int, dice: random.Random, crowd: Crowd) 
         "viettel",
         transfers=1,
         length_s=_LEASE_S,
-        window_s=_WINDOW_S,
+        window_s=LONGEST_WINDOW_S,
         expected_mbps=TEST_MBPS,
         operator="452-04",
         cell=str(cell(probe)),

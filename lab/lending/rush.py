@@ -8,13 +8,13 @@ from typing import Final
 
 import msgspec
 
+from agent.lease import LONGEST_WINDOW_S
 from responder.leases import Book, Lease, Lent, Limits
 from wire.leases import LeaseRequest
 
 LEASE_S: Final = 45.0
 TEST_S: Final = (16.0, 30.0)
 """How long a test really takes: the lease is made for the worst case."""
-WINDOW_S: Final = 300.0
 _HOUR_S: Final = 3600.0
 
 
@@ -50,7 +50,9 @@ def busy_hour(asks: int, *, ports: int, link_mbps: float, mbps: float, seed: int
         else:
             token = str(number)
             asked_s[token] = now_s
-            wish = LeaseRequest(request_id=token, probe_id=f"p{number}", link="l", length_s=LEASE_S, window_s=WINDOW_S)
+            wish = LeaseRequest(
+                request_id=token, probe_id=f"p{number}", link="l", length_s=LEASE_S, window_s=LONGEST_WINDOW_S
+            )
             answer = book.ask(wish, now_s, token)
             if not isinstance(answer, Lent):
                 refused += 1

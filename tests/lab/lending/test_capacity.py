@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import math
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.lease import LONGEST_WINDOW_S
 from lab import cli
+from lab.lending import rush
 from lab.lending.capacity import LINK_SHARE, RARELY, SLOT_S, exceeded_rarely, need
 from lab.lending.rush import busy_hour
+from responder.leases import Book, Full, Lent, Refused
+
+if TYPE_CHECKING:
+    from wire.leases import LeaseRequest
 
 
 def command(*arguments: str) -> int:
@@ -83,3 +90,16 @@ def test_a_server_that_is_too_small_is_named_and_fails_the_check(capsys: pytest.
 def test_wrong_usage_is_said(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*wrong) == 2
     assert "capacity responder" in capsys.readouterr().err
+
+
+def test_the_probes_of_a_busy_hour_wait_as_long_as_the_agent_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows_s = set()
+
+    class Watched(Book):
+        def ask(self, request: LeaseRequest, now_s: float, token: str) -> Lent | Full | Refused:
+            windows_s.add(request.window_s)
+            return super().ask(request, now_s, token)
+
+    monkeypatch.setattr(rush, "Book", Watched)
+    busy_hour(10, ports=4, link_mbps=1000, mbps=45)
+    assert windows_s == {LONGEST_WINDOW_S}
