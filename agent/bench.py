@@ -74,6 +74,7 @@ class Bench:
         self.slot_ends_s: float | None = None
         """When the run's slot of the day's plan ends, on the agent's steady clock; None: it has none."""
         self.lease_ends_s: float | None = None
+        self._begin_by_s: float | None = None
         self.tracing: TraceOptions | None = None
         """How to look for the way after a failure; None: not at all."""
         self._carried = carried(link.interface, link.namespace)
@@ -154,7 +155,7 @@ class Bench:
         )
         borrowed = borrow(self._lender, self._clock, wish, path=self._path)
         self.server = borrowed.plain()
-        self.lease_ends_s = borrowed.ends_s
+        self.lease_ends_s, self._begin_by_s = borrowed.ends_s, borrowed.begin_by_s
         return borrowed
 
     def last_mbps(self) -> float | None:
@@ -168,6 +169,10 @@ class Bench:
     def slot_left_s(self) -> float | None:
         """Tell how long the run's slot of the day's plan still lasts; None: it has none."""
         return max(self.slot_ends_s - self._clock.monotonic_s(), 0.0) if self.slot_ends_s is not None else None
+
+    def begin_within_s(self) -> float | None:
+        """Tell how soon the first transfer to a borrowed server must start; None: nobody waits for it."""
+        return max(self._begin_by_s - self._clock.monotonic_s(), 0.0) if self._begin_by_s is not None else None
 
     def past_lease_s(self) -> float | None:
         """Tell how long ago the lease ended; negative: it has not; None: there is none."""

@@ -132,6 +132,7 @@ def _measure(
     borrowed = bench.borrow(transfers=options.transfers, length_s=length_s, window_s=window_s)
     terms = terms._replace(left_bytes=bench.left_now_bytes(), irtt_port=borrowed.irtt_port, login=borrowed.login)
     with witness:
+        terms = terms._replace(begin_within_s=bench.begin_within_s())
         measured = throughput.run(path, borrowed.plain(), options, terms)
     bench.note_speed(_fastest(measured))
     return measured

@@ -14,7 +14,7 @@ import msgspec
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput import Login
 from agent.resolver import resolve
-from wire.leases import Busy, Granted, LeaseReply
+from wire.leases import ARRIVE_WITHIN_S, Busy, Granted, LeaseReply
 from wire.reasons import Reason
 from wire.results import Server
 
@@ -36,6 +36,10 @@ LONGEST_WINDOW_S: Final = 300.0
 
 LONGEST_PAUSE_S: Final = 8.0
 """A lease usually ends long before it expires, so the responder is asked again sooner than it says."""
+
+ON_THE_WAY_S: Final = 2.5
+"""What of ARRIVE_WITHIN_S the answer takes to wake the radio and come here (1.3 s at a round trip of 600 ms), and the
+first transfer to start and connect (1.2 s; or less of both, and one packet that is sent again)."""
 
 LATE_WORD_S: Final = 1.0
 """How long after the promised start the word that the servers listen is waited for."""
@@ -91,6 +95,8 @@ class Borrowed(Server, frozen=True, kw_only=True):
     login: Login | None = None
     ends_s: float | None = None
     """When the lease ends, on the agent's steady clock."""
+    begin_by_s: float | None = None
+    """Until when the first transfer must have been started, lest the servers are given to somebody else; as above."""
 
     def plain(self) -> Server:
         """Name the server as the wire does."""
@@ -113,9 +119,7 @@ def borrow(lender: Lender, clock: Clock, wish: Wish, *, path: LinkPath | None = 
         reply = _ask_in_turn(lender, clock, wish._replace(window_s=left_s), path)
         if isinstance(reply, Granted):
             now_s = clock.monotonic_s()
-            return _borrowed(
-                reply, ends_s=now_s + reply.expires_in_s if reply.ports else None, waited_s=now_s - asked_s
-            )
+            return _borrowed(reply, now_s, waited_s=now_s - asked_s)
         if not isinstance(reply, Busy):
             raise MeasurementFailed(Reason.REFUSED, f"{reply.responder} denied the lease: {reply.reason}")
         pause_s = min(max(reply.retry_in_s, 0.2), LONGEST_PAUSE_S) * random.uniform(1.0, 1.3)  # noqa: S311  # spreads, hides nothing
@@ -208,7 +212,7 @@ def _rtt_ms(host: str, path: LinkPath | None) -> float:
     return float(match["min"]) if match is not None else float("inf")
 
 
-def _borrowed(reply: Granted, *, ends_s: float | None, waited_s: float) -> Borrowed:
+def _borrowed(reply: Granted, now_s: float, *, waited_s: float) -> Borrowed:
     return Borrowed(
         host=reply.host,
         ports=reply.ports,
@@ -216,7 +220,8 @@ def _borrowed(reply: Granted, *, ends_s: float | None, waited_s: float) -> Borro
         lease=reply.request_id,
         irtt_port=reply.irtt_port,
         login=Login(reply.user, reply.token, reply.public_key) if reply.user else None,
-        ends_s=ends_s,
+        ends_s=now_s + reply.expires_in_s if reply.ports else None,
+        begin_by_s=now_s + ARRIVE_WITHIN_S - ON_THE_WAY_S if reply.ports else None,
         load_percent=reply.load_percent,
         waited_s=round(waited_s, 1) if reply.ports and waited_s >= POSTPONED_FROM_S else None,
     )

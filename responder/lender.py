@@ -306,17 +306,15 @@ class Lender:
     def _serve(self, lease: Lease) -> None:
         """Start a lease's servers; raise PortTaken or ServerError."""
         login: Login | None = self._gate.admit(_user(lease), lease.token) if self._gate is not None else None
-        now_s = self._clock()
         try:
-            tenant = Tenancy(lease, self._settings.bind_address, login, self._settings.max_mbps, now_s)
+            tenant = Tenancy(lease, self._settings.bind_address, login, self._settings.max_mbps, self._clock)
         except ServerError:
             if self._gate is not None and login is not None:
                 self._gate.shut_out(login)
             raise
         self._tenants[lease.token] = tenant
-        log.info(
-            "%s/%s: lent ports %s for %.0f s", lease.probe_id, lease.link, _list(lease.ports), lease.expires_s - now_s
-        )
+        left_s = lease.expires_s - self._clock()
+        log.info("%s/%s: lent ports %s for %.0f s", lease.probe_id, lease.link, _list(lease.ports), left_s)
 
     def _set_aside(self, port: int, now_s: float) -> None:
         self.counts["ports_taken"] += 1

@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from responder import servers
-from responder.watch import Patience, State
+from responder.watch import Patience, Seen, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from responder.leases import Lease
     from responder.servers import Login
@@ -22,7 +22,12 @@ class Tenancy:
     """The servers of one lease. Raises ServerError or PortTaken if they cannot be started, and leaves none."""
 
     def __init__(
-        self, lease: Lease, bind_address: str | None, login: Login | None, max_mbps: float | None, now_s: float
+        self,
+        lease: Lease,
+        bind_address: str | None,
+        login: Login | None,
+        max_mbps: float | None,
+        clock: Callable[[], float],
     ) -> None:
         self.lease = lease
         self.login = login
@@ -31,7 +36,7 @@ class Tenancy:
         self._bind_address = bind_address
         self._max_mbps = max_mbps
         self._servers = servers.start(lease.ports, bind_address, login, max_mbps)
-        self._patience = {server.port: Patience(now_s) for server in self._servers}
+        self._patience = Patience(clock())
         self._done: set[int] = set()
 
     @property
@@ -54,38 +59,31 @@ class Tenancy:
                 continue
             if server.client is not None:
                 self._done.add(server.port)
-                for patience in self._patience.values():
-                    patience.go_on(now_s)
-            else:
-                self._again(index, now_s)
+                self._patience.go_on(now_s)
+            elif not self._patience.is_over(now_s):
+                self._again(index)
         return len(self._done) == len(self._servers)
 
     def look(self, traffic: Mapping[int, Traffic], now_s: float) -> State:
         """Judge by the kernel's counters; a stranger who holds a port is thrown out here. Raise ServerError."""
-        idle = 0
-        for index, server in enumerate(self._servers):
-            if server.port in self._done:
-                continue
-            seen = traffic.get(server.port)
-            state = self._patience[server.port].look(seen, now_s, admitted=server.client is not None)
-            if state is State.STRANGER:
-                self._again(index, now_s)
-            elif state is State.STUCK:
-                return state
-            elif state is State.NOBODY:
-                idle += 1
-            if seen is not None and seen.connections:
-                for port, patience in self._patience.items():
-                    if port != server.port:
-                        patience.go_on(now_s)
-        return State.NOBODY if idle else State.FINE
+        seen = {
+            server.port: Seen(traffic.get(server.port), server.client is not None)
+            for server in self._servers
+            if server.port not in self._done
+        }
+        state, strangers = self._patience.look(seen, now_s)
+        if state is State.FINE:
+            for index, server in enumerate(self._servers):
+                if server.port in strangers:
+                    self._again(index)
+        return state
 
     def close(self) -> None:
         """Kill what is left. Can be repeated."""
         for server in self._servers:
             server.kill()
 
-    def _again(self, index: int, now_s: float) -> None:
+    def _again(self, index: int) -> None:
         old = self._servers[index]
         self.strangers += 1
         log.warning(
@@ -97,4 +95,3 @@ class Tenancy:
         )
         old.kill()
         self._servers[index] = servers.start([old.port], self._bind_address, self.login, self._max_mbps)[0]
-        self._patience[old.port] = Patience(now_s)

@@ -12,6 +12,8 @@ import subprocess
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from wire.leases import ARRIVE_WITHIN_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,8 +21,6 @@ NO_PROGRESS_S: Final = 6.5
 """Longer than the outage that a test survives (5 s); with two looks a second the port is free within 8 s."""
 GREETING_S: Final = 5.0
 """How long a connection may take to show that it is the lease's own client."""
-NOBODY_CAME_S: Final = 15.0
-"""How long servers wait for a first client, or for the next of a run's transfers."""
 
 _TOOL_TIMEOUT_S: Final = 5.0
 _COUNTER: Final = re.compile(r"\bbytes_(?:received|acked):(\d+)")
@@ -40,44 +40,78 @@ class WatchError(Exception):
     """The kernel's counters cannot be read; the text says why."""
 
 
+class Seen(NamedTuple):
+    """What one look finds at one server; `admitted`: the lease's client has shown its password there."""
+
+    traffic: Traffic | None
+    admitted: bool
+
+
 class State(Enum):
-    """What one look at a server says."""
+    """What one look at a lease's servers says of its client."""
 
     FINE = auto()
-    STUCK = auto()  # its client moves no bytes any more
-    STRANGER = auto()  # somebody holds the port who does not show the lease's password
-    NOBODY = auto()  # no client came
+    STUCK = auto()  # it moves no bytes any more
+    NOBODY = auto()  # it did not come, or not for its next transfer
+
+
+class Verdict(NamedTuple):
+    """The client's state, and the ports that somebody holds who does not show the lease's password."""
+
+    state: State
+    strangers: tuple[int, ...] = ()
+
+
+class _Connection(NamedTuple):
+    since_s: float
+    carried_bytes: int
+    moved_s: float
 
 
 class Patience:
-    """One server's clock: how long nothing has happened. Pure; `look` at least once a second."""
+    """The clocks of one lease: since when its client is waited for, and how long nothing has moved.
+
+    Pure; `look` at least once a second. What strangers do, and servers that are started anew because of them, renews no
+    clock: a client that connects and vanishes before it has shown its password is waited for no longer than one that
+    never came.
+    """
 
     def __init__(self, now_s: float) -> None:
-        self._carried_bytes = 0
-        self._moved_s = now_s
-        self._idle_since_s: float | None = now_s
-        self._connected_since_s: float | None = None
+        """Begin when the servers listen: that is the client's turn, whenever it was granted."""
+        self._expected_s = now_s
+        self._connections: dict[int, _Connection] = {}
 
-    def look(self, traffic: Traffic | None, now_s: float, *, admitted: bool) -> State:
-        """Judge by what the port's connections have carried; `admitted`: the lease's client has shown its password."""
-        if traffic is None or not traffic.connections:
-            self._connected_since_s = None
-            self._idle_since_s = now_s if self._idle_since_s is None else self._idle_since_s
-            self._moved_s = now_s
-            return State.NOBODY if now_s - self._idle_since_s >= NOBODY_CAME_S else State.FINE
-        self._idle_since_s = None
-        if self._connected_since_s is None:
-            self._connected_since_s = now_s
-        if traffic.carried_bytes != self._carried_bytes:
-            self._carried_bytes, self._moved_s = traffic.carried_bytes, now_s
-        if not admitted:
-            return State.STRANGER if now_s - self._connected_since_s >= GREETING_S else State.FINE
-        return State.STUCK if now_s - self._moved_s >= NO_PROGRESS_S else State.FINE
+    def look(self, servers: Mapping[int, Seen], now_s: float) -> Verdict:
+        """Judge by what the connections of the servers that are not done, by port, have carried."""
+        strangers: list[int] = []
+        connected = False
+        for port, (traffic, admitted) in servers.items():
+            if traffic is None or not traffic.connections:
+                self._connections.pop(port, None)
+                continue
+            known = self._connections.get(port, _Connection(now_s, -1, now_s))
+            moved_s = now_s if traffic.carried_bytes != known.carried_bytes else known.moved_s
+            self._connections[port] = _Connection(known.since_s, traffic.carried_bytes, moved_s)
+            if admitted:
+                if now_s - moved_s >= NO_PROGRESS_S:
+                    return Verdict(State.STUCK)
+                self.go_on(now_s)
+                connected = True
+            elif now_s - known.since_s >= GREETING_S:
+                del self._connections[port]
+                strangers.append(port)
+            else:
+                connected = True
+        over = not connected and self.is_over(now_s)
+        return Verdict(State.NOBODY if over else State.FINE, tuple(strangers))
 
     def go_on(self, now_s: float) -> None:
-        """Another of the run's transfers moved: a server that waits for its turn has not waited in vain."""
-        if self._idle_since_s is not None:
-            self._idle_since_s = now_s
+        """Wait anew: one of the run's transfers moves, or is done."""
+        self._expected_s = now_s
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether the client has been waited for long enough."""
+        return now_s - self._expected_s >= ARRIVE_WITHIN_S
 
 
 def look(first: int, last: int, address: str | None = None) -> Mapping[int, Traffic]:

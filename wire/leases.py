@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from wire.form import Message, Name
+
+ARRIVE_WITHIN_S: Final = 9.0
+"""How long a lease's servers wait for their client, from its turn on and between its transfers; then they
+are another's. With two looks a second that leaves time to free them within 10 s of a client's last word."""
 
 
 class LeaseRequest(Message, frozen=True, kw_only=True):
@@ -34,8 +38,8 @@ class Granted(Message, frozen=True, kw_only=True, tag_field="answer", tag="grant
     """Servers listen on `ports`, one transfer each, from `starts_in_s` to `expires_in_s` from now on.
 
     Both are relative, so that no clocks are compared. Booked servers (`starts_in_s` over 0) may be ready sooner: the
-    same request is then answered once more. Where `user` is given the servers ask for it, with `token` as its password,
-    both encrypted with `public_key` (PEM): iperf3's own authentication.
+    same request is then answered once more. They wait for their client for ARRIVE_WITHIN_S. Where `user` is given they
+    ask for it, with `token` as its password, both encrypted with `public_key` (PEM): iperf3's own authentication.
     """
 
     request_id: str

@@ -37,6 +37,8 @@ LATE_S: Final = 0.5
 ENDS_WITHIN_S: Final = 1.5
 """After the word to end: the last replies, and what a busy machine takes to print."""
 OPENS_WITHIN_S: Final = 2.0
+_OPENS_SOON_S: Final = 0.7
+"""What irtt takes to open at a round trip of 600 ms; where there is more time, OPENS_WITHIN_S."""
 _OPENING: Final = "500ms,500ms,1s"
 _PING_INTERVAL_S: Final = 0.2
 """Shorter ones are root's, with some versions of ping."""
@@ -107,13 +109,14 @@ class Echoes:
         self._asked = False
         self._route_is_known = False
 
-    def idle(self, length_s: float) -> RoundTrips | None:
+    def idle(self, length_s: float, within_s: float = math.inf) -> RoundTrips | None:
         """Send for `length_s`, which wakes the radio too; None if nothing comes back. Asked again, it remembers.
 
-        Takes at most `idle_within_s`.
+        Takes at most `idle_within_s`, and at most `within_s`: where that is short fewer are sent, or none.
         """
-        if length_s > 0 and not self._asked:
-            self._asked, self._idle = True, self._measure_idle(length_s)
+        length_s = min(length_s, within_s - _OPENS_SOON_S - LATE_S)
+        if length_s >= _LEAST * INTERVAL_S and not self._asked:
+            self._asked, self._idle = True, self._measure_idle(length_s, min(idle_within_s(length_s), within_s))
         return self._idle
 
     def _by_irtt(self) -> bool:
@@ -125,8 +128,8 @@ class Echoes:
                 self._irtt_port = None
         return self._irtt_port is not None
 
-    def _measure_idle(self, length_s: float) -> RoundTrips | None:
-        give_up_s = time.monotonic() + idle_within_s(length_s)
+    def _measure_idle(self, length_s: float, within_s: float) -> RoundTrips | None:
+        give_up_s = time.monotonic() + within_s
         found = self._series(length_s, give_up_s)
         if found is None and self._irtt_port is not None:
             log.info("%s: no echo server answers on %s; pinging", self._path.interface, self._address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import socket
 import sys
@@ -84,7 +85,8 @@ class Terms(NamedTuple):
 
     `left_bytes`: what the interface may carry, both directions and all transfers; a transfer that would carry more is
     ended gracefully, is kept and is no sample. `last_mbps`: the link's last speed. `irtt_port`: where the server's host
-    answers echoes. `echoes`: what is known of hosts by address; a run adds its own.
+    answers echoes. `echoes`: what is known of hosts by address; a run adds its own. `begin_within_s`: how soon the
+    first transfer must start, for the server to be there still; the echoes before it make way.
     """
 
     login: Login | None = None
@@ -92,6 +94,7 @@ class Terms(NamedTuple):
     last_mbps: float | None = None
     irtt_port: int | None = None
     echoes: dict[str, Echoes] | None = None
+    begin_within_s: float | None = None
 
 
 _NO_TERMS: Final = Terms()
@@ -104,12 +107,14 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
     no process behind however it ends.
     """
     require_up(path)
+    begun_s = time.monotonic()
     # libiperf looks names up before it binds, and cannot be interrupted while it does.
     path, address = family.choose(path, server.host, options.family)
     before = paths.counters()
     known = terms.echoes if terms.echoes is not None else {}
     echoes = known.setdefault(address, Echoes(path, address, terms.irtt_port))
-    idle = echoes.idle(options.idle_s)
+    within_s = terms.begin_within_s - (time.monotonic() - begun_s) if terms.begin_within_s is not None else math.inf
+    idle = echoes.idle(options.idle_s, within_s)
     trip = _Trip(path, address, options.at_rtt(idle), terms.login, options.cap_bytes(terms.last_mbps), echoes)
     down = _transfer(trip, server.ports[0], reverse=True, left_bytes=_left(terms, path, before))
     up: _Ended | None = None

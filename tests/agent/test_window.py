@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.lease import LONGEST_WINDOW_S, WAIT_AT_MOST_S, Habits, Wish
+from agent.lease import LONGEST_WINDOW_S, ON_THE_WAY_S, WAIT_AT_MOST_S, Habits, Wish
 from agent.ledger import Visit
+from agent.measurements.base import MeasurementFailed
+from agent.measurements.round_trips import Echoes
 from agent.runner import Runner
 from agent.settings import CapacityJob, Link, Settings, Site, ThroughputJob
 from agent.spool import Spool
 from base.broker import BrokerSettings
-from wire.leases import Busy, Granted, LeaseReply
+from wire.leases import ARRIVE_WITHIN_S, Busy, Granted, LeaseReply
 from wire.measured import Failed
 from wire.reasons import Reason
 from wire.results import Clock, Result
@@ -133,6 +135,21 @@ def test_it_never_waits_beyond_the_end_of_its_slot_nor_of_the_day(
     assert lender.asked[0].window_s == left_s
     assert isinstance(outcome, Failed)
     assert outcome.reason is Reason.BUSY
+
+
+def test_the_echoes_before_a_test_know_when_its_servers_are_somebody_else_s(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within_s: list[float] = []
+
+    def idle(_echoes: Echoes, _length_s: float, left_s: float) -> None:
+        within_s.append(left_s)
+        raise MeasurementFailed(Reason.TIMEOUT, "that is all that is looked at here")
+
+    monkeypatch.setattr(Echoes, "idle", idle)
+    run(spool, tmp_path, Booked(Hands(MIDNIGHT), busy_s=200.0))
+    assert len(within_s) == 1
+    assert 0 < within_s[0] <= ARRIVE_WITHIN_S - ON_THE_WAY_S
 
 
 @pytest.mark.parametrize(

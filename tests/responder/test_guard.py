@@ -103,12 +103,13 @@ def test_who_connects_and_says_nothing_is_thrown_out(
 ) -> None:
     serving, asking = responder(), probe()
     serving.wait_until_heard(asking)
-    granted = granted_by(asking, "1", transfers=1)
-    with socket.create_connection(("127.0.0.1", granted.ports[0]), timeout=PATIENCE_S):
-        wait_until(lambda: "who says nothing" in serving.log.read_text())
-    wait_until(lambda: listens(granted.ports[0]))
+    granted = granted_by(asking, "1", transfers=2)
+    with client(granted.ports[1], granted, seconds=25):  # so that nobody thinks that the lease's client does not come
+        with socket.create_connection(("127.0.0.1", granted.ports[0]), timeout=PATIENCE_S):
+            wait_until(lambda: "who says nothing" in serving.log.read_text())
+        wait_until(lambda: listens(granted.ports[0]))
 
-    assert complaint(iperf3(granted.ports[0], granted=granted)) == ""
+        assert complaint(iperf3(granted.ports[0], granted=granted)) == ""
 
 
 def test_a_used_or_expired_lease_opens_nothing_any_more(
@@ -152,9 +153,9 @@ def test_a_client_that_vanishes_in_mid_test_frees_its_slot_for_the_one_who_waits
     assert isinstance(now, Granted)
     assert now.starts_in_s == 0
     assert all(map(listens, now.ports))
-    assert freed_s < 30, (
-        "stock iperf3: the test's length + 40 s; how fast it really is, `probe-lab bench stuck` measures"
-    )
+    # 10 s is the goal. The rest is for a busy machine: servers may take up to 3 s to listen (servers.start), looks come
+    # late. Stock iperf3: the test's length + 40 s. How fast it really is, `probe-lab bench stuck` measures.
+    assert freed_s < 10 + 8
     assert "its client has vanished" in serving.log.read_text()
 
 

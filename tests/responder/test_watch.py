@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from responder import watch
 from responder.lender import LOOK_EVERY_S
-from responder.watch import GREETING_S, NO_PROGRESS_S, NOBODY_CAME_S, Patience, State, Traffic
+from responder.watch import GREETING_S, NO_PROGRESS_S, Patience, Seen, State, Traffic
+from wire.leases import ARRIVE_WITHIN_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,38 +61,127 @@ def test_without_the_tool_the_text_says_so(monkeypatch: pytest.MonkeyPatch, tmp_
         watch.look(1, 2)
 
 
+class Lease:
+    """A lease's two servers, looked at as the lender does; what happens there is told by `download` and `upload`."""
+
+    def __init__(self) -> None:
+        self.patience, self.now_s = Patience(0.0), 0.0
+        self.download: Seen | None = ABSENT
+        self.upload: Seen | None = ABSENT
+        self.state, self.thrown_out = State.FINE, 0
+
+    def go_on(self, seconds: float) -> None:
+        """Look twice a second until so many have passed, or the lease is freed."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s and self.state is State.FINE:
+            self.now_s += LOOK_EVERY_S
+            servers = {port: seen for port, seen in ((1, self.download), (2, self.upload)) if seen is not None}
+            self.state, strangers = self.patience.look(servers, self.now_s)
+            self.thrown_out += len(strangers)
+            if 1 in strangers:
+                self.download = ABSENT
+            if 2 in strangers:
+                self.upload = ABSENT
+
+    def done(self) -> None:
+        """End the download."""
+        self.download = None
+        self.patience.go_on(self.now_s)
+
+    def freed_after_s(self) -> float:
+        """Go on to the end; return how long it took."""
+        since_s = self.now_s
+        self.go_on(200)
+        assert self.state is not State.FINE
+        return self.now_s - since_s
+
+
+ABSENT = Seen(None, admitted=False)
+SILENT = Seen(Traffic(1, 37), admitted=False)
+GOAL_S = 10.0
+REST_S = 0.5
+"""Of the goal, for a look that comes late and for starting the next one's servers."""
+
+
+def moving(carried: int) -> Seen:
+    return Seen(Traffic(5, carried), admitted=True)
+
+
 def test_a_client_that_moves_bytes_may_stay_and_one_that_does_not_is_stuck() -> None:
-    patience, now_s = Patience(0.0), 0.0
+    lease = Lease()
     for second in range(60):
-        now_s = float(second)
-        assert patience.look(Traffic(5, second + 1), now_s, admitted=True) is State.FINE
-    assert patience.look(Traffic(5, 60), now_s + NO_PROGRESS_S - 0.1, admitted=True) is State.FINE
-    assert patience.look(Traffic(5, 60), now_s + NO_PROGRESS_S, admitted=True) is State.STUCK
-
-
-def test_a_client_that_vanished_is_noticed_in_time_for_its_slot_to_be_free_within_ten_seconds() -> None:
-    patience, now_s = Patience(0.0), 0.0
-    while patience.look(Traffic(2, 1000), now_s, admitted=True) is not State.STUCK:
-        now_s += LOOK_EVERY_S
-    assert now_s <= 8, "the rest is for a look that comes late, and for starting the next one's servers"
+        lease.download = moving(second)
+        lease.go_on(1)
+    assert lease.state is State.FINE
+    assert NO_PROGRESS_S - 1 <= lease.freed_after_s() <= GOAL_S - REST_S
+    assert lease.state is State.STUCK
 
 
 def test_an_outage_of_five_seconds_is_survived() -> None:
-    patience = Patience(0.0)
+    lease = Lease()
     for tenth in range(200):
-        carried = 1000 if 50 <= tenth < 100 else tenth
-        assert patience.look(Traffic(1, carried), tenth / 10, admitted=True) is State.FINE
+        lease.download = moving(1000 if 50 <= tenth < 100 else tenth)
+        lease.state, _ = lease.patience.look({1: lease.download, 2: ABSENT}, tenth / 10)
+        assert lease.state is State.FINE
 
 
 def test_whoever_does_not_show_the_password_is_a_stranger_however_much_he_sends() -> None:
     patience = Patience(0.0)
-    assert patience.look(Traffic(1, 1), 1.0, admitted=False) is State.FINE
-    assert patience.look(Traffic(1, 999), 1.0 + GREETING_S, admitted=False) is State.STRANGER
+    for second in range(6):
+        servers = {1: Seen(Traffic(1, 100 * second), admitted=False), 2: moving(second)}
+        assert patience.look(servers, 1.0 + second) == (
+            (State.FINE, (1,)) if second >= GREETING_S else (State.FINE, ())
+        )
 
 
-def test_nobody_came_and_a_run_s_next_transfer_has_time_of_its_own() -> None:
-    patience = Patience(0.0)
-    assert patience.look(None, NOBODY_CAME_S - 0.1, admitted=False) is State.FINE
-    patience.go_on(NOBODY_CAME_S - 0.1)
-    assert patience.look(None, NOBODY_CAME_S + 5, admitted=False) is State.FINE
-    assert patience.look(None, 2 * NOBODY_CAME_S, admitted=False) is State.NOBODY
+def test_who_vanishes_after_the_grant_is_waited_for_no_longer_than_ten_seconds() -> None:
+    lease = Lease()
+    assert ARRIVE_WITHIN_S <= lease.freed_after_s() <= GOAL_S - REST_S
+    assert lease.state is State.NOBODY
+
+
+@pytest.mark.parametrize("came_after_s", [0.0, 3.0, 6.0, 8.5])
+def test_who_connects_and_vanishes_before_the_login_holds_the_slot_for_ten_seconds_at_most(came_after_s: float) -> None:
+    lease = Lease()
+    lease.go_on(came_after_s)
+    lease.download = SILENT
+    assert lease.freed_after_s() <= GOAL_S - REST_S
+    assert lease.thrown_out == 1
+
+
+def test_who_vanishes_between_download_and_upload_holds_the_slot_for_ten_seconds_at_most() -> None:
+    lease = Lease()
+    for second in range(20):
+        lease.download = moving(second)
+        lease.go_on(1)
+    lease.done()
+    assert ARRIVE_WITHIN_S <= lease.freed_after_s() <= GOAL_S - REST_S
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 3.0, 8.0])
+def test_a_slow_honest_client_is_served_however_its_transfers_lie(pause_s: float) -> None:
+    """Late with its first connection, slow with its login, and slow again between its transfers."""
+    lease = Lease()
+    lease.go_on(8.5)
+    lease.download = SILENT
+    lease.go_on(4)
+    for second in range(10):
+        lease.download = moving(second)
+        lease.go_on(1)
+    lease.download = ABSENT  # its sockets are closed a moment before its server ends
+    lease.go_on(1)
+    lease.done()
+    lease.go_on(pause_s)
+    lease.upload = SILENT
+    lease.go_on(4)
+    lease.upload = moving(1)
+    lease.go_on(1)
+    assert (lease.state, lease.thrown_out) == (State.FINE, 0)
+
+
+def test_strangers_who_come_again_and_again_keep_no_absent_client_s_slot() -> None:
+    lease = Lease()
+    while lease.state is State.FINE and lease.now_s < 100:
+        lease.download = SILENT
+        lease.go_on(LOOK_EVERY_S)
+    assert lease.now_s <= ARRIVE_WITHIN_S + GREETING_S + LOOK_EVERY_S

@@ -84,6 +84,16 @@ def test_a_host_that_does_not_echo_is_pinged_and_remembered() -> None:
     assert time.monotonic() - begun_s < 0.5
 
 
+@pytest.mark.parametrize(("within_s", "fewest"), [(2.2, 5), (1.0, 0), (-3.0, 0)])
+def test_where_the_lease_leaves_little_time_fewer_echoes_are_sent_or_none(within_s: float, fewest: int) -> None:
+    echoes = Echoes(paths.look("lo"), "127.0.0.1", None)
+    begun_s = time.monotonic()
+    idle = echoes.idle(5.0, within_s)
+    assert time.monotonic() - begun_s < max(within_s, 0.0) + 2, "the rest is for a machine that is busy"
+    assert (idle is not None) == (fewest > 0)
+    assert idle is None or fewest <= idle.count < 5.0 / 0.2
+
+
 def test_without_a_tool_there_are_no_figures_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     echoes = Echoes(LinkPath(interface="lo", source_address="127.0.0.1"), "127.0.0.1", None)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.measurements.round_trips import ENDS_WITHIN_S, idle_within_s
+from agent.lease import ON_THE_WAY_S
+from agent.measurements.round_trips import ENDS_WITHIN_S, Echoes, idle_within_s
 from agent.measurements.throughput_options import CAP_TIMES, ThroughputOptions
-from responder.watch import NOBODY_CAME_S
+from agent.path import LinkPath
+from wire.leases import ARRIVE_WITHIN_S
 from wire.measured import RoundTrips
 
 
@@ -90,8 +92,16 @@ def test_a_lease_outlasts_the_run_whatever_the_round_trip_says(
     assert asked.longest_s >= steps_s
 
 
-def test_the_echoes_before_a_test_end_before_the_responder_thinks_that_nobody_comes() -> None:
-    assert idle_within_s(8) < NOBODY_CAME_S
+@pytest.mark.parametrize("preset", ["light", "reference"])
+def test_on_a_good_link_the_echoes_before_a_test_are_all_sent_before_its_lease_is_somebody_else_s(
+    monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    lengths_s: list[float] = []
+    monkeypatch.setattr(Echoes, "_measure_idle", lambda _self, length_s, _within_s: lengths_s.append(length_s))
+    name_looked_up_s = 0.2
+    within_s = ARRIVE_WITHIN_S - ON_THE_WAY_S - name_looked_up_s
+    Echoes(LinkPath(interface="lo"), "127.0.0.1", None).idle(options(preset=preset).idle_s, within_s)
+    assert lengths_s == [5.0]
 
 
 def test_both_presets_fit_into_a_lease_of_the_responders_own_limit() -> None:
