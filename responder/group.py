@@ -156,9 +156,9 @@ class Group:
         self._words.append(GroupWord(responder=self._responder_id, run=self._run, claims=claims))
 
     def _say_all(self, now_s: float, *, hello: bool = False) -> None:
-        """Say what is held. Claims not settled yet are left out: who asks now will hear them after his question."""
+        """Say everything that is claimed, also what is not settled yet: it went before, and would now be forgotten."""
         self._held = {number: mine for number, mine in self._held.items() if mine.taken.expires_s > now_s}
-        claims = tuple(_claim(number, mine.taken, now_s) for number, mine in self._held.items())
+        claims = tuple(_claim(number, mine.taken, now_s) for number, mine in (self._held | self._asked).items())
         word = GroupWord(responder=self._responder_id, run=self._run, claims=claims, whole=True, hello=hello)
         self._words.append(word)
 

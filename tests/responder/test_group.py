@@ -259,6 +259,18 @@ def test_a_newcomer_hears_what_the_others_hold(topic: Topic) -> None:
     assert isinstance(late.answer(request("p2", 1)), Busy)
 
 
+def test_a_newcomer_s_hello_makes_nobody_forget_a_claim_that_is_not_settled_yet(topic: Topic) -> None:
+    topic.join("c")
+    topic.deliver("c")
+    assert topic.members["a"].answer(request("p1", 1)) is None
+    topic.deliver("a", 0)  # its claim is in the topic, behind the hello that it has not heard
+    assert topic.members["b"].answer(request("p2", 1)) is None
+    topic.deliver("a")  # it tells the newcomer what it holds
+    topic.deliver_all()
+    assert [lease.probe_id for _, lease in topic.testing()] == ["p1"]
+    assert topic.members["b"].counts["claims_lost"] == 1
+
+
 def test_a_claim_that_was_lost_with_the_connection_is_given_up(topic: Topic) -> None:
     one = topic.members["a"]
     assert one.answer(request("p1", 1)) is None
