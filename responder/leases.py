@@ -15,7 +15,7 @@ into the first three quarters, and so on; whoever was turned away most often may
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +34,7 @@ GUARD_S: Final = 1.0
 """Kept between two tests of one cell at different servers: what they know of each other is as old as a message."""
 
 _Link = tuple[str, str]
+_Known = TypeVar("_Known")
 
 
 class Limits(NamedTuple):
@@ -113,6 +114,14 @@ class _TurnedAway(NamedTuple):
     last_s: float
 
 
+class _Before(NamedTuple):
+    """What the book knew of a link before it lent to it, and when that was."""
+
+    served: tuple[str, float] | None
+    turned_away: _TurnedAway | None
+    lent_at_s: float
+
+
 class Book:
     """All leases of one responder. `elsewhere`: what others of its group hold, to be kept up by whoever hears of it."""
 
@@ -124,6 +133,7 @@ class Book:
         self._served: dict[_Link, tuple[str, float]] = {}
         self._turned_away: dict[_Link, _TurnedAway] = {}
         self._lent_at_s: dict[str, deque[float]] = {}
+        self._before: dict[_Link, _Before] = {}
         self._next = 0
         self.elsewhere: tuple[Taken, ...] = ()
 
@@ -163,9 +173,9 @@ class Book:
             return Full(place.starts_s - now_s, ended=held)
         lease = place._replace(running=place.starts_s <= now_s)
         self._next = self._ports.index(lease.ports[-1]) + 1
+        self._before[link] = _Before(self._served.get(link), self._turned_away.pop(link, None), now_s)
         self._leases[link] = lease
         self._served[link] = (request.request_id, now_s)
-        self._turned_away.pop(link, None)
         self._lent_at_s.setdefault(request.probe_id, deque()).append(now_s)
         return Lent(lease, fresh=True, ended=held)
 
@@ -191,9 +201,9 @@ class Book:
 
     def rebook(self, lease: Lease, now_s: float, *, within_s: float) -> Lease | None:
         """Find another place for a lease whose ports turned out to be taken; None, and it is over, if there is none."""
-        self.undo(lease)
         place = next(self._places(lease, now_s), None)
         if place is None or place.starts_s - now_s > within_s:
+            self.undo(lease)
             return None
         moved = place._replace(running=place.starts_s <= now_s)
         self._leases[lease.probe_id, lease.link] = moved
@@ -202,14 +212,26 @@ class Book:
 
     def end(self, lease: Lease) -> None:
         """Free the ports of a lease. Does nothing if it is over already."""
-        link = (lease.probe_id, lease.link)
-        if link in self._leases and self._leases[link].token == lease.token:
-            del self._leases[link]
+        if self._stands(lease):
+            del self._leases[lease.probe_id, lease.link]
+            del self._before[lease.probe_id, lease.link]
 
     def undo(self, lease: Lease) -> None:
-        """Take back a lease that could not be honoured, as if it had never been asked for."""
+        """Take back a lease that could not be honoured, as if it had never been asked for.
+
+        It may be asked for again, costs nothing of the probe's hour, and the link keeps the precedence it had. Does
+        nothing if the lease is over already.
+        """
+        if not self._stands(lease):
+            return
+        link = (lease.probe_id, lease.link)
+        before = self._before[link]
         self.end(lease)
-        self._served.pop((lease.probe_id, lease.link), None)
+        _put_back(self._served, link, before.served)
+        _put_back(self._turned_away, link, before.turned_away)
+        lent_at_s = self._lent_at_s.get(lease.probe_id, deque())
+        if before.lent_at_s in lent_at_s:  # else that was more than an hour ago
+            lent_at_s.remove(before.lent_at_s)
 
     def expire(self, now_s: float) -> list[Lease]:
         """End every lease whose time is over; return them."""
@@ -231,6 +253,10 @@ class Book:
         self._set_aside[port] = until_s
 
     # --- finding a place ----------------------------------------------------------------------------------------------
+
+    def _stands(self, lease: Lease) -> bool:
+        held = self._leases.get((lease.probe_id, lease.link))
+        return held is not None and held.token == lease.token
 
     def _limit_broken(self, request: LeaseRequest) -> str | None:
         limits = self._limits
@@ -293,6 +319,13 @@ class Book:
         if len(free) < len(wish.ports):
             return None
         return wish._replace(ports=tuple(free[: len(wish.ports)]), starts_s=starts_s, expires_s=expires_s)
+
+
+def _put_back(known: dict[_Link, _Known], link: _Link, value: _Known | None) -> None:
+    if value is None:
+        known.pop(link, None)
+    else:
+        known[link] = value
 
 
 def _peak_mbps(leases: list[Lease], from_s: float) -> float:

@@ -45,7 +45,7 @@ class Borrowing(RuleBasedStateMachine):
         self.tokens = 0
         self.aside: dict[int, float] = {}
         self.promised_s: dict[str, float] = {}
-        self.asked: list[str] = []
+        self.before: dict[str, tuple[object, object, int]] = {}
 
     @rule(
         probe=st.sampled_from("abcd"),
@@ -74,12 +74,14 @@ class Borrowing(RuleBasedStateMachine):
         asked = request(probe, link, request_id, transfers=transfers, length_s=length_s, **more)
         held = {(lease.probe_id, lease.link): lease for lease in self.book.leases}
         owed = self.book.owed
+        before = self.known(probe, link)
         self.tokens += 1
         match self.book.ask(asked, self.now_s, str(self.tokens)):
             case Lent(lease, fresh, ended):
                 assert (lease.probe_id, lease.link, lease.request_id) == (probe, link, request_id)
                 assert lease in self.book.leases
                 if fresh:
+                    self.before[lease.token] = before
                     assert len(lease.ports) == transfers <= LIMITS.max_transfers
                     assert abs(lease.length_s - length_s) < 1e-6
                     assert length_s <= LIMITS.max_length_s
@@ -106,8 +108,22 @@ class Borrowing(RuleBasedStateMachine):
     def undo(self, data: st.DataObject) -> None:
         if self.book.leases:
             lease = data.draw(st.sampled_from(self.book.leases))
+            lent = len(self.book._lent_at_s[lease.probe_id])
             self.book.undo(lease)
             assert lease not in self.book.leases
+            served, turned_away, _ = self.before[lease.token]
+            assert self.known(lease.probe_id, lease.link) == (served, turned_away, lent - 1), "it left a trace"
+            self.book.undo(lease)
+            assert self.known(lease.probe_id, lease.link) == (served, turned_away, lent - 1), "undone twice"
+
+    def known(self, probe: str, link: str) -> tuple[object, object, int]:
+        """Tell of a link its last request and how often it was turned away, and of its probe how many leases it had."""
+        book = self.book
+        return (
+            book._served.get((probe, link)),
+            book._turned_away.get((probe, link)),
+            len(book._lent_at_s.get(probe, ())),
+        )
 
     @rule(port=st.sampled_from(PORTS), for_s=st.floats(1, 60))
     def find_a_port_taken(self, port: int, for_s: float) -> None:
@@ -194,6 +210,34 @@ def test_a_lease_that_could_not_be_honoured_may_be_asked_for_again() -> None:
     assert isinstance(lending.ask(request(), 0.0, "t2"), Lent)
 
 
+def test_leases_that_could_not_be_honoured_cost_nothing_of_the_hour() -> None:
+    lending = book(leases_per_hour=3)
+    for number in range(4):
+        lending.undo(lent(lending.ask(request(request_id=str(number)), float(number), str(number))))
+
+
+def test_whoever_was_turned_away_keeps_its_precedence_if_its_lease_could_not_be_honoured() -> None:
+    lending = book()
+    first = lent(lending.ask(request("a", transfers=3, length_s=60), 0.0, "t1"))
+    assert isinstance(lending.ask(request("b", transfers=3, window_s=50), 0.0, "t2"), Full)
+    lending.end(first)
+    lending.undo(lent(lending.ask(request("b", request_id="2", transfers=3, window_s=50), 1.0, "t3")))
+    assert lending.owed == 1
+    lent(lending.ask(request("a", request_id="2", transfers=3, length_s=60), 2.0, "t4"))
+    assert isinstance(lending.ask(request("c", transfers=3, window_s=80), 2.0, "t5"), Full), "half of 80 s is too short"
+
+
+def test_a_lease_that_was_given_another_place_can_still_be_taken_back() -> None:
+    lending = book(leases_per_hour=1)
+    lease = lent(lending.ask(request(), 0.0, "t1"))
+    lending.set_aside(lease.ports[0], 60.0)
+    moved = lending.rebook(lease, 0.0, within_s=30.0)
+    assert moved is not None
+    assert lending.ask(request(request_id="2", link="m"), 0.0, "t2") == Full(3600.0), "it counts while it stands"
+    lending.undo(moved)
+    assert lent(lending.ask(request(), 0.0, "t3")).running
+
+
 def test_a_port_that_was_just_lent_is_lent_last() -> None:
     lending = book()
     lent: list[int] = []
@@ -217,6 +261,7 @@ def test_a_book_does_not_grow_with_the_requests_it_has_served() -> None:
     assert not lending._set_aside
     assert not lending._turned_away
     assert not lending._lent_at_s
+    assert not lending._before
 
 
 def lent(answer: object) -> Lease:
