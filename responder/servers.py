@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import select
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+log = logging.getLogger(__name__)
 
 _LISTENING: Final = b"Server listening on "
 _START_TIMEOUT_S: Final = 3.0
@@ -144,7 +147,11 @@ class Login(NamedTuple):
 
 
 class Gate:
-    """One RSA key for the life of the responder, one user and password per lease; all of it in a private folder."""
+    """One RSA key, and one user and password per lease; all of it in a private folder.
+
+    The key lives as long as the responder, unless somebody cleans the folder away: then there is another. The folder is
+    in the unit's RuntimeDirectory where there is one (systemd.exec(5)): what is old in /tmp is removed after some days.
+    """
 
     def __init__(self) -> None:
         """Make the key; raise ServerError, also where this iperf3 asks for no password."""
@@ -152,8 +159,12 @@ class Gate:
         if about.complaint is not None:
             raise ServerError(about.complaint)
         self._pkcs1 = about.version >= _OAEP_SINCE
+        self._make()
+
+    def _make(self) -> None:
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or None
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-")
+            self._folder = tempfile.TemporaryDirectory(prefix="probefleet-responder-", dir=runtime)
         except OSError as error:
             raise ServerError(f"no folder for the leases' key can be made: {error}") from error
         folder = Path(self._folder.name)
@@ -169,8 +180,12 @@ class Gate:
     def admit(self, user: str, password: str) -> Login:
         """Let one user in; the file is a line `user,sha256({user}password)` (iperf3(1), --authorized-users-path).
 
-        Raise ServerError where the disk does not take it.
+        Raise ServerError where the disk does not take it, or no key can be made in the place of one that has gone.
         """
+        if not self._key_file.exists():
+            log.warning("%s has gone: somebody cleans up there; the key is made anew", self._key_file)
+            self.close()
+            self._make()
         users_file = Path(self._folder.name) / f"{user}.csv"
         digest = hashlib.sha256(f"{{{user}}}{password}".encode()).hexdigest()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,6 +55,37 @@ def test_an_iperf3_that_cannot_ask_for_a_password_is_named_and_what_to_do(
     install_iperf3(tmp_path, monkeypatch, "3.18", "SCTP")
     with pytest.raises(servers.ServerError, match=r"iperf3 3\.18 was built without OpenSSL .* `authenticate: false`"):
         servers.Gate()
+
+
+def test_a_folder_that_was_cleaned_away_is_made_anew_and_leases_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = servers.Gate()
+    try:
+        before = gate.admit("lease-1", "x")
+        shutil.rmtree(before.key_file.parent)
+        after = gate.admit("lease-2", "x")
+        assert after.key_file.read_text().startswith("-----BEGIN")
+        assert after.users_file.parent == after.key_file.parent
+        assert "the key is made anew" in caplog.text
+        assert gate.admit("lease-3", "x").key_file == after.key_file, "once"
+    finally:
+        gate.close()
+    assert not after.key_file.parent.exists()
+
+
+def test_key_and_passwords_are_where_nobody_cleans_up_and_nobody_else_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/elsewhere")
+    gate = servers.Gate()
+    try:
+        login = gate.admit("lease-1", "x")
+        assert login.key_file.parent.parent == tmp_path
+        modes = [path.stat().st_mode & 0o777 for path in (login.key_file.parent, login.key_file, login.users_file)]
+        assert modes == [0o700, 0o600, 0o600]
+    finally:
+        gate.close()
 
 
 def granted_by(asking: Probe, request_id: str, **more: object) -> Granted:
