@@ -21,7 +21,7 @@ from base.configfile import ConfigError
 from base.table import render
 from responder import settings as configuration
 from responder import standing
-from responder.desk import Desk
+from responder.desk import Desk, DeskError
 from responder.lender import Lender
 from responder.servers import ServerError, iperf3, missing_tools
 
@@ -95,8 +95,8 @@ def _serve(settings: Settings) -> int:
         ports = settings.ports
         log.info("%s lends %s:%d-%d", settings.responder_id, settings.advertise_host, ports.first, ports.last)
         desk.run(stop)
-    except CredentialsError as error:
-        log.error("%s", error)  # noqa: TRY400  # an operator's matter, not a defect
+    except (CredentialsError, DeskError) as error:
+        log.error("%s", error)  # noqa: TRY400  # an operator's matter, or said before
         return DID_NOT_WORK
     finally:
         lender.close()

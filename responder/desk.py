@@ -8,12 +8,13 @@ responder's own status is retained, with a last will. Responders of one group ta
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec
 
 import msgspec
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 MAX_REQUEST_BYTES: Final = 2048
 MAX_WORD_BYTES: Final = 256 * 1024
 _MAX_WAITING: Final = 1000
@@ -47,6 +50,23 @@ _BUSY_TICK_S: Final = 0.05
 STATUS_EVERY_S: Final = 60.0
 """How often the broker hears of the responder; `probe-responder status` knows more, and sooner."""
 _COMPLAIN_EVERY_S: Final = 10.0
+
+
+class DeskError(Exception):
+    """Nothing is sent or heard any more; the text says why."""
+
+
+def _held(callback: Callable[Concatenate[Desk, P], None]) -> Callable[Concatenate[Desk, P], None]:
+    """Let nothing out of a callback: paho's thread would end by it, and nothing be sent or heard any more."""
+
+    @functools.wraps(callback)
+    def held(desk: Desk, /, *arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            callback(desk, *arguments, **named)
+        except Exception:
+            log.exception("%s failed; the connection goes on", callback.__name__)
+
+    return held
 
 
 class _Heard(NamedTuple):
@@ -87,13 +107,18 @@ class Desk:
         self._client.on_message = self._on_message
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop` is set. A broker that cannot be reached, or goes away, is waited for."""
+        """Serve until `stop` is set. A broker that cannot be reached, or goes away, is waited for.
+
+        Raise DeskError where the connection's own thread has ended: a defect, and only a new start helps.
+        """
         gone = ResponderStatus(responder=self._responder_id, online=False)
         self._client.will_set(self._status_topic, codec.encode(gone), qos=1, retain=True)
         self._client.connect_async(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_s)
         self._client.loop_start()
         try:
             while not stop.is_set():
+                if self._client._thread is None:  # noqa: SLF001  # paho tells it nowhere else
+                    raise DeskError("the thread that talks with the broker has ended; its last words are above")
                 self._lender.tick()
                 self._tell()
                 try:
@@ -184,6 +209,7 @@ class Desk:
 
     # --- on paho's thread -------------------------------------------------------------------------------------------
 
+    @_held
     def _on_connect(
         self,
         client: paho.Client,
@@ -203,9 +229,11 @@ class Desk:
         self._heard.put(_CONNECTED)
         self._status_due_s = float("-inf")
 
+    @_held
     def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
         log.warning("broker %s:%d cannot be reached; trying on", self._broker.host, self._broker.port)
 
+    @_held
     def _on_disconnect(
         self,
         _client: paho.Client,
@@ -217,6 +245,7 @@ class Desk:
         if reason.is_failure:
             log.warning("connection to the broker lost: %s", reason)
 
+    @_held
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         if message.topic != self._group_topic and not self._pace.admit(message.topic, self._clock()):
             self._ignore(message.topic, f"too often: more than {REQUESTS_PER_S:g} a second, and {BURST} at once")

@@ -6,12 +6,19 @@ import json
 import random
 import signal
 import socket
+import subprocess
+import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from paho.mqtt.client import MQTTMessage
 from responder_helpers import PATIENCE_S, Probe, Responder, echo_answers, iperf3, is_running, listens, wait_until
 
+from base.broker import BrokerSettings
 from responder import desk
+from responder.lender import Lender
+from responder.settings import Ports, Settings
 from wire import codec, topics
 from wire.leases import Busy, Denied, Granted, LeaseRequest
 
@@ -260,6 +267,55 @@ def test_a_wrong_password_is_said_and_waited_out(broker: Mosquitto, responder: C
 
     assert serving.process.poll() is None
     assert "Traceback" not in serving.log.read_text()
+
+
+_WITH_A_DEFECT = """
+import sys
+from paho.mqtt import client
+
+def reconnect(_client):
+    raise UnicodeError("label too long")
+
+client.Client.reconnect = reconnect
+from responder import cli
+sys.exit(cli.run(["run", "--config", sys.argv[1]]))
+"""
+
+
+def test_where_the_connection_s_thread_has_ended_the_responder_ends_too_and_is_started_again(
+    responder: Callable[..., Responder], tmp_path: Path
+) -> None:
+    serving = responder()
+    serving.end(signal.SIGTERM)
+    command = [sys.executable, "-c", _WITH_A_DEFECT, str(tmp_path / "responder.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 1, "systemd starts it again, whatever the status; people and tests want to know"
+    assert "the thread that talks with the broker has ended" in done.stderr
+    assert "label too long" in done.stderr
+
+
+def test_a_defect_in_a_callback_is_logged_and_the_next_message_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(
+        responder_id="here",
+        broker=BrokerSettings(host="nowhere", tls=None),
+        advertise_host="127.0.0.1",
+        ports=Ports(first=6000, last=6003),
+        authenticate=False,
+        irtt=None,
+        status_file=tmp_path / "status.json",
+    )
+    with closing(Lender(settings)) as lender:
+        serving = desk.Desk(settings, lender)
+    message = MQTTMessage(topic=TOPIC.encode())
+    assert serving._client.on_message is not None
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(serving._pace, "admit", None)
+        serving._client.on_message(serving._client, None, message)
+    assert "_on_message failed; the connection goes on" in caplog.text
+    serving._client.on_message(serving._client, None, message)
+    assert serving._heard.qsize() == 1
 
 
 # --- reading a request, without a broker ----------------------------------------------------------------------------
