@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 WRITE_EVERY_S: Final = 2.0
 STALE_AFTER_S: Final = 15.0
+_AHEAD_S: Final = 1.0
+"""Further ahead of the clock no running responder writes: the clock was set back, and what stands there is old."""
 
 
 class StandingError(Exception):
@@ -46,7 +48,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
     at: datetime
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**22)]  # proc(5): PID_MAX_LIMIT
     status: ResponderStatus
     testing: tuple[Holder, ...] = ()
     waiting: tuple[Holder, ...] = ()
@@ -136,6 +138,21 @@ def read(path: Path, *, now: datetime) -> Standing:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StandingError(f"{path}: not written by this release's responder: {error}") from error
     age_s = (now - standing.at).total_seconds()
-    if age_s > STALE_AFTER_S:
+    if age_s < -_AHEAD_S:
+        raise StandingError(
+            f"{path}: dated {-age_s:.0f} s from now, so the clock was set back; ask again in {WRITE_EVERY_S:.0f} s: "
+            "a responder that runs has written it anew by then"
+        )
+    if age_s > STALE_AFTER_S or not _is_running(standing.pid):
         raise StandingError(f"{path}: written {age_s:.0f} s ago by a responder that does not run any more")
     return standing
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as somebody else
+    return True
