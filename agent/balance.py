@@ -1,7 +1,8 @@
-"""What the operator says is left of a plan, against our own count: a cross-check, never the ground of a decision.
+"""What the operator says is left of a plan, against our own count: a cross-check, never the ground for a run or none.
 
 The answer is free text, in Vietnamese with accents or without, and changes without notice. A figure is taken from it by
-the pattern of the configuration; one that is far from our count is recorded and told, and nothing else happens.
+the pattern of the configuration; one that is far from our count is recorded and told. It changes neither the books nor
+what is run. Only that nothing is left makes tests no samples, until a quota begins anew (`Budget.is_spent`).
 """
 
 from __future__ import annotations

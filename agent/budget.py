@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent import path
 from agent.ledger import Booking
 from agent.meter import grown_bytes
-from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room
+from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room, still_holds
 from agent.planner import Wish, cost, next_of_day, plan_of_day
 from agent.settings import ThroughputJob
 from wire.events import PlanState
@@ -132,13 +132,14 @@ class Budget:
         return room(link.plan, self.spent(link), claim)
 
     def is_spent(self, link: Link) -> bool:
-        """Whether the plan has nothing left now, by our books or the operator's last word of this plan month."""
+        """Whether the plan has nothing left now, by our books or the operator's last word, as long as that holds."""
         self.observe(link)
-        spent, balance = self.spent(link), self._spool.balance(link.name)
-        began = day_begins(link.plan, self._month(link)[0])
-        return nothing_left(link.plan, spent) or (
-            balance is not None and balance.remaining_bytes == 0 and datetime.fromisoformat(balance.at) >= began
-        )
+        if nothing_left(link.plan, self.spent(link)):
+            return True
+        said = self._spool.balance(link.name)
+        if said is None or said.remaining_bytes != 0:
+            return False
+        return still_holds(link.plan, datetime.fromisoformat(said.at), self._clock.now())
 
     def grant(self, link: Link, job: Job, *, upload: bool, by_hand: bool) -> Grant | Room:
         """Let a run begin, or say what is used up. A test that would be cut short is not begun."""

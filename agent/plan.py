@@ -97,6 +97,17 @@ def nothing_left(plan: Plan, spent: Spent) -> bool:
     return (found := room(plan, spent, Claim.TELEMETRY)) is not None and found.left_bytes == 0
 
 
+def still_holds(plan: Plan, said_at: datetime, now: datetime) -> bool:
+    """Whether no quota has begun anew since an operator said what is left.
+
+    That is in the same plan day where the plan has a daily quota, else in the same plan month.
+    """
+    said_on, today = plan_day(plan, said_at), plan_day(plan, now)
+    if plan.quota_day_mb is not None:
+        return said_on == today
+    return plan_month(plan, said_on) == plan_month(plan, today)
+
+
 def room(plan: Plan, spent: Spent, claim: Claim) -> Room | None:
     """Say what a claim may still spend (never below 0); None where the plan has no quota."""
     rooms = [
