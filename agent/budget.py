@@ -20,6 +20,8 @@ from agent.settings import ThroughputJob
 from wire.events import PlanState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.clock import Clock
     from agent.meter import Meter
     from agent.planner import DayPlan, Planned, Visit
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORTH_A_COMMIT_BYTES: Final = 1_000_000
+_BOOK_BYTES: Final = 1_000_000
 """Less than this is booked with the next result, to spare the card."""
 
 
@@ -37,6 +39,34 @@ class Grant(NamedTuple):
 
     left_bytes: int | None
     upload: bool
+
+
+class Costs(NamedTuple):
+    """What a run is expected to move, in bytes: without its upload, and with it."""
+
+    down: float
+    both: float
+
+
+def costs_of(job: Job, visits: Sequence[Visit], day: date, found: Room | None) -> Costs:
+    """Expect what a job's run moves on a day; a job that cannot be cut short has to find a byte.
+
+    Of a planned job that was never run, `found` is enough for a first one: the planner learns from it.
+    """
+    if not isinstance(job, ThroughputJob):
+        return Costs(1.0, 1.0)
+    wish = Budget.wish(job)
+    tried = found.left_bytes if found is not None and job.runs_per_day is not None else None
+    return Costs(cost(wish, visits, day, upload=False, room_bytes=tried), cost(wish, visits, day, upload=True))
+
+
+def allowed(found: Room | None, costs: Costs, *, upload: bool) -> Grant | Room:
+    """Let a run begin, without its upload where that has to be saved, or say what is used up."""
+    if found is None:
+        return Grant(None, upload)
+    if found.left_bytes < costs.down:
+        return found
+    return Grant(found.left_bytes, upload and found.left_bytes >= costs.both)
 
 
 class Budget:
@@ -84,8 +114,7 @@ class Budget:
         due = [
             one
             for one in bookings
-            if one.grown_bytes >= WORTH_A_COMMIT_BYTES
-            or (one.meter is not None and self._spool.meter(one.link) is None)
+            if one.grown_bytes >= _BOOK_BYTES or (one.meter is not None and self._spool.meter(one.link) is None)
         ]
         if due:
             self._spool.book(*due)
@@ -148,34 +177,29 @@ class Budget:
         claim = Claim.BY_HAND if by_hand and job.claim is Claim.SCHEDULE else job.claim
         self.observe(link)
         found = self.room(link, claim)
-        if found is None:
-            return Grant(None, upload)
-        down = both = 1.0
-        if isinstance(job, ThroughputJob):
-            visits = self._spool.visits(link.name)
-            wish, day = self.wish(job), self.day(link)
-            tried = found.left_bytes if job.runs_per_day is not None else None
-            down = cost(wish, visits, day, upload=False, room_bytes=tried)
-            both = cost(wish, visits, day, upload=True)
-        if found.left_bytes < down:
-            return found
-        return Grant(found.left_bytes, upload and found.left_bytes >= both)
+        visits = self._spool.visits(link.name) if found is not None else []
+        return allowed(found, costs_of(job, visits, self.day(link), found), upload=upload)
 
     def day_plan(self, link: Link) -> DayPlan | None:
         """Plan the link's present day; None if no job leaves its runs to the plan."""
-        return self._plan_of(link, self.day(link), self.spent(link)) if self.wishes(link) else None
+        return self.plan_of(link, self.day(link), self.spent(link)) if self.wishes(link) else None
+
+    def day_after(self, link: Link, day: date, spent: Spent) -> tuple[date, Spent]:
+        """Name the plan day after a day, and what is spent as it begins, if so much is as the day ends."""
+        following = day + timedelta(days=1)
+        begins_month = following == plan_month(link.plan, day)[1]
+        return following, Spent(0, 0 if begins_month else spent.month_bytes)
 
     def runs_of_day(self, link: Link, ordinal: int) -> tuple[Planned, ...]:
         """Return the runs that the link's plan has, or had, for a day given by its ordinal."""
         day = date.fromordinal(ordinal)
         booked = self._spool.spent(link.name, day, plan_month(link.plan, day)[0])
-        return self._plan_of(link, day, booked).runs
+        return self.plan_of(link, day, booked).runs
 
-    def _plan_of(self, link: Link, day: date, spent: Spent) -> DayPlan:
-        names, visits = (self._settings.probe_id, link.name), self._spool.visits(link.name)
-        return plan_of_day(
-            names, link.plan, day, wishes=self.wishes(link), spent=spent, visits=visits, share=link.share
-        )
+    def plan_of(self, link: Link, day: date, spent: Spent, visits: Sequence[Visit] | None = None) -> DayPlan:
+        """Plan any day of a link, by what is spent then and the visits until then (None: those that are noted)."""
+        names, known = (self._settings.probe_id, link.name), visits or self._spool.visits(link.name)
+        return plan_of_day(names, link.plan, day, wishes=self.wishes(link), spent=spent, visits=known, share=link.share)
 
     def made_on(self, link: Link, ordinal: int) -> list[Visit]:
         """List the planned runs that were begun on a day given by its ordinal."""
@@ -219,9 +243,19 @@ class Budget:
         )
 
     def _next_run_at(self, link: Link, plan: DayPlan) -> datetime | None:
+        """Say when the next planned run is due that is paid for, today or tomorrow."""
         now_s = self._clock.now().timestamp()
-        made = [(visit.job, visit.slot) for visit in self.made(link, plan)]
-        run = next_of_day(plan, made, now_s=now_s, since_s=now_s, share=link.share)
+        refused = {
+            name
+            for name in {run.job for run in plan.runs}
+            if isinstance(self.grant(link, self._settings.job(name), upload=False, by_hand=False), Room)
+        }
+        passed = [(visit.job, visit.slot) for visit in self.made(link, plan)]
+        passed += [(run.job, run.slot) for run in plan.runs if run.job in refused]
+        run = next_of_day(plan, passed, now_s=now_s, since_s=now_s, share=link.share)
+        if run is None:
+            tomorrow = self.plan_of(link, *self.day_after(link, plan.day, self.spent(link)))
+            run = next_of_day(tomorrow, [], now_s=now_s, since_s=now_s, share=link.share)
         return datetime.fromtimestamp(run.at_s, UTC) if run is not None else None
 
     def day(self, link: Link) -> date:

@@ -113,9 +113,9 @@ def room(plan: Plan, spent: Spent, claim: Claim) -> Room | None:
     rooms = [
         Room(max(0, limit_bytes(plan, quota_mb, claim) - used), period, quota_mb, used)
         for quota_mb, used, period in (
+            (plan.quota_month_mb, spent.month_bytes, "month"),  # first: where both are spent, the longer wait is told
             (plan.quota_day_mb, spent.day_bytes, "day"),
-            (plan.quota_month_mb, spent.month_bytes, "month"),
         )
         if quota_mb is not None
     ]
-    return min(rooms, default=None)
+    return min(rooms, key=lambda one: one.left_bytes, default=None)

@@ -10,16 +10,14 @@ import sys
 import tempfile
 from contextlib import closing
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from agent.budget import Budget
-from agent.plan import Claim, day_begins, plan_day, plan_month, zone_of
-from agent.planner import cost
-from agent.schedule import Periodic, next_run
+from agent.forecast import foresee
+from agent.plan import Claim, Room, day_begins, limit_bytes, plan_month, zone_of
 from agent.service import SPOOL_FILE
 from agent.settings import ThroughputJob
 from agent.spool import Spool
@@ -29,15 +27,22 @@ from base.table import render
 
 if TYPE_CHECKING:
     from agent.clock import Clock
-    from agent.planner import DayPlan
+    from agent.forecast import Coming
+    from agent.ledger import Balance
     from agent.settings import Link, Settings
 
 _LINKS: Final = (
     *("link", "plan day", "day MB", "of MB", "month MB", "of MB", "tests may MB", "by hand MB"),
-    *("today may MB", "runs made", "of", "month ends"),
+    *("today may MB", "planned MB", "to come MB", "runs made", "of", "month ends"),
+)
+_KEYS: Final = (
+    *("link", "plan_day", "spent_day_mb", "quota_day_mb", "spent_month_mb", "quota_month_mb", "left_for_tests_mb"),
+    *("left_by_hand_mb", "allowance_today_mb", "planned_today_mb", "to_come_today_mb", "runs_made", "runs_planned"),
 )
 _RUNS: Final = ("at", "link", "job", "upload", "about MB")
 _SHOWN: Final = 12
+_DAYS: Final = 32
+"""So many plan days are looked at for runs to show: a month whose quota is spent ends within."""
 _MB: Final = 1e6
 
 
@@ -54,18 +59,42 @@ def show(settings: Settings, clock: Clock, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
         return 0
-    sys.stdout.write(render(_LINKS, [_row(fact) for fact in facts["links"]]) + "\n\n")
-    rows = [
-        (run["at"][:16].replace("T", " "), run["link"], run["job"], "yes" if run["upload"] else "no", run["about_mb"])
-        for run in facts["runs"][:_SHOWN]
-    ]
-    sys.stdout.write((render(_RUNS, rows) if rows else "no test is planned for the rest of this plan day") + "\n")
-    for fact in facts["links"]:
-        for reason in fact["left_out"]:
-            sys.stdout.write(f"\n{fact['link']}: {reason}\n")
-    order = ", then ".join(facts["drops_first"])
-    sys.stdout.write(f"\nWhen a plan is short, left out are: {order}; no hour of the day for good.\n")
+    sys.stdout.write(_text(facts) + "\n")
     return 0
+
+
+def _text(facts: dict[str, Any]) -> str:
+    """Lay out for people what `_facts` found."""
+    links, runs = facts["links"], facts["runs"]
+    ends = [_minute(fact["month_ends"]) for fact in links]
+    table = render(_LINKS, [(*(fact[key] for key in _KEYS), end) for fact, end in zip(links, ends, strict=True)])
+    rows = [
+        (_minute(run["at"]), run["link"], run["job"], "yes" if run["upload"] else "no", run["about_mb"])
+        for run in runs[:_SHOWN]
+    ]
+    parts = [table, render(_RUNS, rows) if rows else f"no test is planned for the next {_DAYS} plan days"]
+    if len(runs) > _SHOWN:
+        parts.append(f"{_SHOWN} of {len(runs)} runs shown; --json has them all")
+    remarks = [[f"{fact['link']}: {text}" for text in (*fact["left_out"], *_operator(fact))] for fact in links]
+    parts += ["\n".join(lines) for lines in remarks if lines]
+    order = ", then ".join(facts["drops_first"])
+    parts.append(f"When a plan is short, left out are: {order}; no hour of the day for good.")
+    return "\n\n".join(parts)
+
+
+def _operator(fact: dict[str, Any]) -> list[str]:
+    """Say what the operator said, and what speaks against our count."""
+    if fact["operator_said_at"] is None:
+        return []
+    left_mb, at = fact["operator_says_left_mb"], _minute(fact["operator_said_at"])
+    said = f"{left_mb} MB are left" if left_mb is not None else "something without a figure of what is left"
+    doubt = f"; in doubt: {fact['balance_doubt']}" if fact["balance_doubt"] is not None else ""
+    void = "; tests are no samples until a quota is new" if fact["no_samples"] else ""
+    return [f"the operator said on {at}: {said}{doubt}{void}"]
+
+
+def _minute(at: str) -> str:
+    return at[:16].replace("T", " ")
 
 
 def _copy(kept: Path, copy: Path) -> None:
@@ -85,24 +114,21 @@ def _copy(kept: Path, copy: Path) -> None:
 
 
 def _facts(settings: Settings, spool: Spool, clock: Clock) -> dict[str, Any]:
-    budget = Budget(settings, spool, clock)
-    links, runs = [], []
+    budget, now_s, last_slots = Budget(settings, spool, clock), clock.now().timestamp(), spool.last_slots()
     for link in settings.links:
         budget.observe(link)
-        day_plan = budget.day_plan(link)
-        links.append(_link(link, budget, day_plan))
-        if day_plan is not None:
-            planned, unpaid = _planned(link, budget, day_plan, clock)
-            runs += planned
-            links[-1]["left_out"] += (
-                [f"{unpaid} more runs were planned for today, and are not paid for"] if unpaid else []
-            )
-        for run in _periodic(settings, link, spool, clock):
-            left_mb = links[-1]["left_for_tests_mb"]
-            if left_mb is None or run["about_mb"] <= left_mb:
-                runs.append(run)
-            else:
-                links[-1]["left_out"].append(f"{run['job']}: a run takes about {run['about_mb']:.0f} MB")
+    ahead = [
+        (link, foresee(settings, link, budget, visits=spool.visits(link.name), last_slots=last_slots, now_s=now_s))
+        for link in settings.links
+    ]
+    links: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    for _ in range(_DAYS):
+        of_day = [(link, next(days)) for link, days in ahead]
+        links = links or [_link(link, budget, today, spool.balance(link.name)) for link, today in of_day]
+        runs += [_run(link, run) for link, coming in of_day for run in coming if run.run_bytes]
+        if len(runs) >= _SHOWN:
+            break
     lengths = {
         job.name: job.options.duration_s
         for job in settings.jobs
@@ -118,72 +144,60 @@ def _facts(settings: Settings, spool: Spool, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _link(link: Link, budget: Budget, day_plan: DayPlan | None) -> dict[str, Any]:
-    plan, spent, state = link.plan, budget.spent(link), budget.state(link)
-    day = budget.day(link)
+def _link(link: Link, budget: Budget, today: list[Coming], said: Balance | None) -> dict[str, Any]:
+    plan, spent, day_plan = link.plan, budget.spent(link), budget.day_plan(link)
+    day, zone = budget.day(link), zone_of(plan)
     tests, by_hand = budget.room(link, Claim.SCHEDULE), budget.room(link, Claim.BY_HAND)
     lost = [f"{lost.job}: {left_out(lost, day_plan)}" for lost in day_plan.dropped] if day_plan is not None else []
     if tests is not None and tests.left_bytes == 0:
-        lost.append(f"no test is made: {tests}, the reserves not counted")
+        stops_mb = limit_bytes(plan, tests.quota_mb, Claim.SCHEDULE) / _MB
+        lost.append(f"no test is made: {tests}, and the schedule stops at {stops_mb:.0f} MB")
     return {
         "link": link.name,
         "plan_day": day.isoformat(),
-        "month_ends": day_begins(plan, plan_month(plan, day)[1]).astimezone(zone_of(plan)).isoformat(),
+        "month_ends": day_begins(plan, plan_month(plan, day)[1]).astimezone(zone).isoformat(),
         "quota_day_mb": plan.quota_day_mb,
         "quota_month_mb": plan.quota_month_mb,
-        "spent_day_mb": round(spent.day_bytes / _MB, 1),
-        "spent_month_mb": round(spent.month_bytes / _MB, 1),
-        "left_for_tests_mb": round(tests.left_bytes / _MB, 1) if tests is not None else None,
-        "left_by_hand_mb": round(by_hand.left_bytes / _MB, 1) if by_hand is not None else None,
-        "allowance_today_mb": round(day_plan.allowance_bytes / _MB, 1)
-        if day_plan is not None and day_plan.allowance_bytes is not None
-        else None,
-        "planned_today_mb": round(day_plan.planned_bytes / _MB, 1) if day_plan is not None else None,
-        "runs_made": state.runs_made if state is not None else 0,
+        "spent_day_mb": _mb(spent.day_bytes),
+        "spent_month_mb": _mb(spent.month_bytes),
+        "left_for_tests_mb": _mb(tests.left_bytes) if tests is not None else None,
+        "left_by_hand_mb": _mb(by_hand.left_bytes) if by_hand is not None else None,
+        "allowance_today_mb": _mb(day_plan.allowance_bytes) if day_plan is not None else None,
+        "planned_today_mb": _mb(day_plan.planned_bytes) if day_plan is not None else None,
+        "to_come_today_mb": _mb(sum(run.run_bytes for run in today)),
+        "runs_made": len(budget.made(link, day_plan)) if day_plan is not None else 0,
         "runs_planned": len(day_plan.runs) if day_plan is not None else 0,
-        "left_out": lost,
-        "operator_says_left_mb": round(state.remaining_bytes / _MB, 1)
-        if state is not None and state.remaining_bytes is not None
-        else None,
-        "balance_doubt": state.balance_doubt if state is not None else None,
+        "left_out": lost + _unpaid(today),
+        "no_samples": budget.is_spent(link),
+        "operator_says_left_mb": _mb(said.remaining_bytes) if said is not None else None,
+        "operator_said_at": datetime.fromisoformat(said.at).astimezone(zone).isoformat() if said is not None else None,
+        "balance_doubt": said.doubt if said is not None else None,
     }
 
 
-def _planned(link: Link, budget: Budget, day_plan: DayPlan, clock: Clock) -> tuple[list[dict[str, Any]], int]:
-    """List the runs of the day that are to come and that what is left pays for; count the others."""
-    now_s, left = clock.now().timestamp(), budget.room(link, Claim.SCHEDULE)
-    made = {(visit.job, visit.slot) for visit in budget.made(link, day_plan)}
-    to_come = [run for run in day_plan.runs if (run.job, run.slot) not in made and run.at_s >= now_s]
-    costs = accumulate(run.run_bytes for run in to_come)
-    paid = [run for run, moved in zip(to_come, costs, strict=True) if left is None or moved <= left.left_bytes]
-    rows = [_run(link, run.job, run.at_s, upload=run.upload, run_bytes=run.run_bytes) for run in paid]
-    return rows, len(to_come) - len(paid)
+def _unpaid(today: list[Coming]) -> list[str]:
+    """Say which of today's runs to come are not paid for, and which are made without their upload."""
+    lines = []
+    for name in dict.fromkeys(run.job for run in today):
+        of_job = [run for run in today if run.job == name]
+        refused = [run for run in of_job if isinstance(run.said, Room)]
+        saved = [run for run in of_job if run.wants_upload and not run.upload and run.run_bytes]
+        if refused:
+            down_mb = _mb(refused[0].costs.down)
+            left_mb = _mb(min(run.said.left_bytes for run in refused if isinstance(run.said, Room)))
+            why = f"a run without upload takes about {down_mb} MB, and tests may move {left_mb} MB by then"
+            lines.append(f"{name}: not made of today's runs to come: {len(refused)}; {why}")
+        if saved:
+            why = f"with it a run takes about {_mb(saved[0].costs.both)} MB"
+            lines.append(f"{name}: made without upload of today's runs to come: {len(saved)}; {why}")
+    return lines
 
 
-def _periodic(settings: Settings, link: Link, spool: Spool, clock: Clock) -> list[dict[str, Any]]:
-    """List the link's next run of each throughput job that has a period."""
-    now_s, done, found = clock.now().timestamp(), spool.last_slots(), []
-    for job in settings.jobs:
-        if not isinstance(job, ThroughputJob) or job.every_s is None or link not in settings.links_of(job):
-            continue
-        work = [Periodic(job.name, link.name, job.every_s)]
-        due = next_run(settings.probe_id, work, done, now_s=now_s, since_s=now_s)
-        expected = cost(
-            Budget.wish(job), spool.visits(link.name), plan_day(link.plan, clock.now()), upload=job.options.upload
-        )
-        found.append(_run(link, job.name, due.at_s, upload=job.options.upload, run_bytes=expected))
-    return found
+def _run(link: Link, run: Coming) -> dict[str, Any]:
+    at = datetime.fromtimestamp(run.at_s, zone_of(link.plan)).isoformat()
+    about_mb = _mb(run.run_bytes)
+    return {"at": at, "at_utc": run.at_s, "link": link.name, "job": run.job, "upload": run.upload, "about_mb": about_mb}
 
 
-def _run(link: Link, job: str, at_s: float, *, upload: bool, run_bytes: float) -> dict[str, Any]:
-    at = datetime.fromtimestamp(at_s, zone_of(link.plan))
-    about_mb = round(run_bytes / _MB, 1)
-    return {"at": at.isoformat(), "at_utc": at_s, "link": link.name, "job": job, "upload": upload, "about_mb": about_mb}
-
-
-def _row(fact: dict[str, Any]) -> tuple[object, ...]:
-    keys = (
-        *("link", "plan_day", "spent_day_mb", "quota_day_mb", "spent_month_mb", "quota_month_mb", "left_for_tests_mb"),
-        *("left_by_hand_mb", "allowance_today_mb", "runs_made", "runs_planned"),
-    )
-    return (*(fact[key] for key in keys), fact["month_ends"][:16].replace("T", " "))
+def _mb(count: float | None) -> float | None:
+    return round(count / _MB, 1) if count is not None else None

@@ -328,6 +328,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from settings_checks.resolvers(links)
     yield from settings_checks.services(jobs)
     yield from settings_checks.shares(links)
+    yield from settings_checks.reserves(links)
     yield from _rhythms(jobs)
     yield from _caps(jobs)
     known = [name for _, entry in links if isinstance(name := entry.get("name"), str)]

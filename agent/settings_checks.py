@@ -1,4 +1,7 @@
-"""Mistakes in agent.yaml that types cannot show: name servers, pages, pings, places. Sees the raw document. Pure."""
+"""Mistakes in agent.yaml that types cannot show: name servers, pages, pings, places, reserves. Sees the raw document.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,17 @@ def shares(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, s
         place, of = (share.get("place"), share.get("of")) if isinstance(share, dict) else (None, None)
         if isinstance(place, int) and isinstance(of, int) and place >= of:
             yield f"links[{index}].share.place", f"places of {of} links are 0 to {of - 1}"
+
+
+def reserves(links: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    """Name plans that keep all of a quota back."""
+    for index, entry in links:
+        plan = entry.get("plan")
+        shares = [plan.get(key) for key in ("telemetry_percent", "by_hand_percent")] if isinstance(plan, dict) else []
+        kept = sum(share for share in shares if isinstance(share, int))
+        if kept >= 100:  # noqa: PLR2004  # percent
+            text = f"telemetry_percent and by_hand_percent keep {kept} % of every quota back, and no scheduled test is "
+            yield f"links[{index}].plan", text + "ever made; together they must be less than 100"
 
 
 def _ports(where: str, urls: Iterable[object]) -> Iterator[tuple[str, str]]:

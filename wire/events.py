@@ -79,7 +79,7 @@ class PlanState(Message, frozen=True, kw_only=True, tag_field="kind", tag="plan"
     `left_bytes` is what scheduled tests may still move, `left_by_hand_bytes` what a test by hand may; both None without
     a quota. `allowance_bytes`: what the day's tests may move so that the plan lasts to the end of its month.
     `remaining_bytes` is what the operator said last, `balance_doubt` what speaks against our own count. `next_run_at`:
-    when the plan's next test is due today.
+    when the plan's next test is due that is paid for, today or tomorrow.
     """
 
     day: str

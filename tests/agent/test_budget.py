@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from agent import path
-from agent.budget import Budget
-from agent.ledger import Balance, Booking
+from agent.budget import Budget, Grant
+from agent.deferred import Run
+from agent.forecast import foresee
+from agent.ledger import Balance, Booking, Visit
+from agent.measurements.throughput_options import ThroughputOptions
 from agent.plan import day_begins, plan_month
 from agent.settings import Link, Plan, ProbeBroker, Settings, Site, ThroughputJob
 from agent.spool import Spool
-from wire.results import Clock
+from wire.measured import Failed
+from wire.reasons import Reason
+from wire.results import Clock, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agent.forecast import Coming
     from agent.meter import Meter
 
 EVENING = datetime(2026, 11, 3, 13, 0, tzinfo=UTC)
@@ -43,7 +51,7 @@ class Hands:
 class Books:
     """A probe of one link, whose interface has counted what the test says."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *jobs: ThroughputJob) -> None:
         self.clock = Hands()
         self.meters: dict[str, Meter] = {}
         self.link = Link(name="vina", interface="wwan0", plan=plan)
@@ -52,7 +60,7 @@ class Books:
             site=Site(id="s1"),
             broker=ProbeBroker(host="b"),
             links=(self.link,),
-            jobs=(ThroughputJob(name="light", runs_per_day=8),),
+            jobs=jobs or (ThroughputJob(name="light", runs_per_day=8),),
             data_dir=folder,
         )
         self.spool = Spool(folder / "spool.db", max_bytes=10**9)
@@ -61,8 +69,37 @@ class Books:
     def operator_says_nothing_is_left(self) -> None:
         self.spool.keep_balance("vina", Balance(self.clock.wall.isoformat(), 0, None, "Con 0 MB"))
 
-    def spend(self, megabytes: int) -> None:
-        self.spool.book(Booking("vina", self.budget.day(self.link).isoformat(), megabytes * 1_000_000))
+    def spend(self, count: int) -> None:
+        self.spool.book(Booking("vina", self.budget.day(self.link).isoformat(), count))
+
+    def make(self, run: Coming) -> None:
+        """Make a run as it was foreseen."""
+        visit = None
+        if self.settings.job(run.job).every_s is None:
+            plan = self.budget.day_plan(self.link)
+            assert plan is not None
+            (found,) = [one for one in plan.runs if (one.at_s, one.job) == (run.at_s, run.job)]
+            assert found.upload is run.wants_upload
+            visit = Visit(plan.day.isoformat(), found.slot, found.hour, found.upload)
+        under_way = Run(run.job, "vina", int(run.at_s), visit)
+        self.spool.begin(under_way, self.clock.wall, fsync=False)
+        now, outcome = self.clock, Failed(reason=Reason.TIMEOUT)
+        result = Result(
+            probe_id="p1", site="s1", started_at=now.wall, clock=now.quality(), agent_version="0", outcome=outcome
+        )
+        self.spool.append(result, ends=under_way, run_bytes=run.run_bytes)
+        self.spend(run.run_bytes)
+
+    def foreseen(self, days: int) -> list[Coming]:
+        found = foresee(
+            self.settings,
+            self.link,
+            self.budget,
+            visits=self.spool.visits("vina"),
+            last_slots=self.spool.last_slots(),
+            now_s=self.clock.wall.timestamp(),
+        )
+        return [run for day in islice(found, days) for run in day]
 
 
 @pytest.fixture
@@ -101,3 +138,64 @@ def test_what_is_left_of_a_monthly_quota_is_the_operators_word_until_the_plan_mo
     assert spent_on(books, plan, EVENING + timedelta(days=8))
     assert spent_on(books, plan, ends - timedelta(seconds=1))
     assert not spent_on(books, plan, ends)
+
+
+LIGHT = ThroughputJob(name="light", runs_per_day=8)
+LONG = ThroughputJob(name="long", runs_per_day=2, options=ThroughputOptions(duration_s=10))
+HOURLY = ThroughputJob(name="hourly", every_s=3600)
+
+
+@pytest.mark.parametrize("begins", [EVENING, EVENING.replace(hour=18), EVENING.replace(day=29, hour=12)])
+@pytest.mark.parametrize(
+    ("plan", "jobs"),
+    [
+        (Plan(quota_day_mb=50), (HOURLY,)),
+        (Plan(quota_day_mb=40), (LIGHT, HOURLY)),
+        (Plan(quota_day_mb=250), (LONG, HOURLY)),
+        (Plan(quota_day_mb=400, quota_month_mb=3000, reset_day=5), (LIGHT, LONG)),
+        (Plan(quota_month_mb=1500, reset_day=31), (LIGHT, LONG, HOURLY)),
+        (Plan(), (LIGHT, HOURLY)),
+    ],
+)
+def test_every_run_to_come_is_told_what_the_plan_then_says_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, jobs: tuple[ThroughputJob, ...], begins: datetime
+) -> None:
+    monkeypatch.setattr(path, "meter", lambda _interface, _namespace: None)
+    books = Books(tmp_path, plan, *jobs)
+    books.clock.wall = begins
+    runs = books.foreseen(days=3)
+    said: set[tuple[bool, bool]] = set()
+    for run in runs:
+        books.clock.wall = datetime.fromtimestamp(run.at_s, UTC)
+        job = books.settings.job(run.job)
+        grant = books.budget.grant(books.link, job, upload=run.wants_upload, by_hand=False)
+        assert grant == run.said
+        if isinstance(grant, Grant):
+            books.make(run)
+        said.add((isinstance(grant, Grant), run.upload))
+    assert runs
+    assert (plan == Plan()) == (said == {(True, True)})
+    books.spool.close()
+
+
+def test_the_next_run_of_a_plan_is_tomorrows_where_nothing_pays_for_those_of_today(books: Books) -> None:
+    books.link = Link(name="vina", interface="wwan0", plan=Plan(quota_day_mb=500))
+    books.settings = msgspec.structs.replace(books.settings, links=(books.link,))
+    books.budget = Budget(books.settings, books.spool, books.clock)
+
+    def next_run_at() -> datetime:
+        state = books.budget.state(books.link)
+        assert state is not None
+        assert state.next_run_at is not None
+        return state.next_run_at
+
+    today, midnight = books.budget.day_plan(books.link), datetime(2026, 11, 3, 17, 0, tzinfo=UTC)
+    assert today is not None
+    to_come = [run.at_s for run in today.runs if run.at_s > EVENING.timestamp()]
+    assert to_come
+    assert next_run_at() == datetime.fromtimestamp(to_come[0], UTC)
+    books.clock.wall = datetime.fromtimestamp(to_come[-1] + 1, UTC)
+    assert midnight <= next_run_at() < midnight + timedelta(hours=12), "after the last one"
+    books.clock.wall = EVENING
+    books.spend(450_000_000)
+    assert midnight <= next_run_at() < midnight + timedelta(hours=12), "where the day's quota is spent"

@@ -75,6 +75,9 @@ def test_each_quota_stops_by_itself_and_says_so() -> None:
     found = room(plan, Spent(0, 1_000_000_001), Claim.SCHEDULE)
     assert found is not None
     assert (found.left_bytes, str(found)) == (0, "1000 MB of 1000 MB of this month are spent")
+    found = room(plan, Spent(100_000_001, 1_000_000_001), Claim.SCHEDULE)
+    assert found is not None
+    assert found.period == "month", "where both are spent, the day's is of no use"
     assert room(Plan(), Spent(10**15, 10**15), Claim.SCHEDULE) is None
 
 

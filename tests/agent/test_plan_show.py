@@ -11,7 +11,8 @@ import pytest
 
 from agent import path
 from agent.cli import main
-from agent.ledger import Booking
+from agent.clock import SystemClock
+from agent.ledger import Balance, Booking
 from agent.plan import plan_day
 from agent.settings import Plan
 from agent.spool import Spool
@@ -19,6 +20,8 @@ from agent.spool import Spool
 if TYPE_CHECKING:
     from pathlib import Path
 
+MORNING = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+"""10:00 of the 24th, local time."""
 CONFIG = """\
 probe_id: p1
 site: {{id: s1}}
@@ -86,14 +89,76 @@ def test_a_quota_that_is_used_up_is_said(config: Path, capsys: pytest.CaptureFix
     assert {run["link"] for run in told["runs"]} == {"vina"}, "no run is promised that nothing pays for"
 
 
-def test_a_job_with_a_period_promises_no_run_that_nothing_pays_for(
-    config: Path, capsys: pytest.CaptureFixture[str]
+def at(monkeypatch: pytest.MonkeyPatch, wall: datetime) -> None:
+    monkeypatch.setattr(SystemClock, "now", lambda _self: wall)
+
+
+def test_a_run_that_is_paid_for_without_its_upload_is_shown_so_and_one_that_is_not_is_not_promised(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    at(monkeypatch, MORNING)
     config.write_text(config.read_text().replace("wwan1}", "wwan1, plan: {quota_day_mb: 40}}"))
     assert shown(config, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert "vina" not in {run["link"] for run in told["runs"]}
-    assert "hourly: a run takes about" in told["links"][1]["left_out"][-1]
+    runs = [run for run in told["runs"] if run["link"] == "vina"]
+    assert [(run["upload"], run["about_mb"]) for run in runs if run["at"].startswith("2026-11-24")] == [(False, 33.6)]
+    assert told["links"][1]["to_come_today_mb"] == 33.6
+    refused, saved = told["links"][1]["left_out"]
+    assert refused.startswith("hourly: not made of today's runs to come: 13; a run without upload takes about 33.6 MB")
+    assert saved == "hourly: made without upload of today's runs to come: 1; with it a run takes about 46.2 MB"
+    config.write_text(config.read_text().replace("quota_day_mb: 40", "quota_day_mb: 30"))
+    assert shown(config, "--json") == 0
+    assert "vina" not in {run["link"] for run in json.loads(capsys.readouterr().out)["runs"]}
+
+
+def test_after_the_last_run_of_a_day_the_next_ones_are_shown_and_so_many_that_the_list_is_full(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, MORNING.replace(hour=16, minute=59, second=30))
+    assert shown(config, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["runs"]) >= 12
+    assert {run["link"] for run in told["runs"]} == {"viettel", "vina"}
+    assert min(run["at"] for run in told["runs"]).startswith("2026-11-25")
+    assert told["links"][0]["to_come_today_mb"] == 0
+    assert shown(config) == 0
+    text = capsys.readouterr().out
+    assert f"12 of {len(told['runs'])} runs shown" in text
+    planned = str(told["links"][0]["planned_today_mb"])
+    assert planned in text.splitlines()[2].split(), "what the day's runs will move"
+
+
+def test_a_month_that_is_spent_shows_the_first_runs_of_the_next_one(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, MORNING)
+    config.write_text(
+        config.read_text().replace("  - {name: hourly, measurement: throughput, every_s: 3600, links: [vina]}\n", "")
+    )
+    spool = Spool(config.parent / "data" / "spool.db", max_bytes=10**9)
+    spool.book(Booking("viettel", "2026-11-20", 2_700_000_000))
+    spool.close()
+    assert shown(config) == 0
+    text = capsys.readouterr().out
+    assert "2026-12-01" in text.splitlines()[7]
+    assert "no test is made: 2700 MB of 3000 MB of this month are spent, and the schedule stops at 2621 MB" in text
+
+
+def test_what_the_operator_said_is_shown_with_its_doubt(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(monkeypatch, MORNING)
+    spool = Spool(config.parent / "data" / "spool.db", max_bytes=10**9)
+    spool.keep_balance("viettel", Balance(MORNING.isoformat(), 0, "the operator says 0 MB", "0 MB"))
+    spool.keep_balance("vina", Balance(MORNING.isoformat(), None, None, "Xin chao"))
+    spool.close()
+    assert shown(config) == 0
+    text = capsys.readouterr().out
+    assert (
+        "viettel: the operator said on 2026-11-24 10:00: 0.0 MB are left; in doubt: the operator says 0 MB; "
+        "tests are no samples until a quota is new" in text
+    )
+    assert "vina: the operator said on 2026-11-24 10:00: something without a figure" in text
 
 
 @pytest.mark.parametrize("spoiled", [slice(0, 100), slice(20_000, 30_000)])
