@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UNREGISTERED = {Registration.DENIED, Registration.NOT_REGISTERED, Registration.SEARCHING}
-_NO_USE_TO_GO_ON = {Reason.SIM_ABSENT, Reason.SIM_LOCKED, Reason.NO_REGISTRATION}
+_NO_USE_TO_GO_ON = {Reason.SIM_ABSENT, Reason.SIM_LOCKED, Reason.NO_REGISTRATION, Reason.QUOTA_REACHED}
 
 
 class Look(NamedTuple):
@@ -73,6 +73,8 @@ class Bench:
         """Whether the data plan has nothing left now."""
         self.slot_ends_s: float | None = None
         """When the run's slot of the day's plan ends, on the agent's steady clock; None: it has none."""
+        self.sim_seen: Callable[[str | None], None] = lambda _sim: None
+        """Takes the hashed number of the SIM that a look has found; raises MeasurementFailed if its plan is spent."""
         self.lease_ends_s: float | None = None
         self._begin_by_s: float | None = None
         self.tracing: TraceOptions | None = None
@@ -109,6 +111,7 @@ class Bench:
     def look(self) -> Look:
         """Look at the radio; raise MeasurementFailed."""
         self.seen = self._modems.look(self.link)
+        self.sim_seen(self.seen.iccid_sha256)
         return self.seen
 
     def look_before_test(self) -> RadioReading | None:

@@ -80,6 +80,7 @@ class Budget:
         self._read: dict[str, Meter] = {}
         self._pending: defaultdict[str, int] = defaultdict(int)
         self._since_step: defaultdict[tuple[str, date], int] = defaultdict(int)
+        self._sims: dict[str, str] = {}
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
@@ -135,6 +136,28 @@ class Budget:
             wrong = sum(count for (name, day), count in self._since_step.items() if name == link.name and day != today)
             self._pending[link.name] += wrong
         self._since_step.clear()
+
+    def sim_seen(self, link: Link, sim: str | None) -> bool:
+        """Keep the books of the SIM that is there (`sim`: its hashed number, None: not known); raise StorageError.
+
+        Return whether the link had another one: then its books are changed for those of this SIM, which begin anew if
+        it was never here. What the counters have grown by since the last look at them is this SIM's.
+        """
+        if sim is None or self._sims.get(link.name) == sim:
+            return False
+        day, pending = self.day(link).isoformat(), self._pending[link.name]
+        booking = Booking(link.name, day, pending, self._read.get(link.name))
+        changed = self._spool.change_sim(booking, sim)
+        self.booked(booking)
+        self._sims[link.name] = sim
+        if changed:
+            for key in [key for key in self._since_step if key[0] == link.name]:
+                del self._since_step[key]
+            spent_mb = self.spent(link).month_bytes / 1e6
+            log.warning(
+                "%s: another SIM than before; in this month of its plan it has spent %.0f MB", link.name, spent_mb
+            )
+        return changed
 
     def cut_off(self, link: Link, job: Job) -> None:
         """Charge a run that ended with the power: its counters are gone, so it is charged what such runs cost."""

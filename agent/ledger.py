@@ -1,7 +1,8 @@
 """The tables of a data plan's books in the spool's file, and the statements that read and write them.
 
 Bytes by link and plan day, the last reading of each interface's counters, the planned runs that were begun, what was
-said already, and what operators said. Every function works inside its caller's transaction.
+said already, what operators said, and which SIM a link's bytes and operator's word are of. Every function works inside
+its caller's transaction.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS planned_runs (link TEXT, job TEXT, day TEXT, slot INT
 CREATE TABLE IF NOT EXISTS told (link TEXT, what TEXT, day TEXT NOT NULL, PRIMARY KEY (link, what)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS balances (link TEXT PRIMARY KEY, at TEXT NOT NULL, remaining_bytes INTEGER, doubt TEXT,
                                      text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sims (link TEXT PRIMARY KEY, sim TEXT NOT NULL) WITHOUT ROWID;
 """
 _CUT_SHORT: Final = 2
 """In `made`, beside 0 and 1: begun and cut short; `bytes` is what all of it would have moved."""
@@ -72,6 +74,38 @@ def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Sp
         db.execute(query, (link, since.isoformat(), until)).fetchone()[0] for since in (day, month_began)
     )
     return Spent(in_day, in_month)
+
+
+def change_sim(db: sqlite3.Connection, link: str, sim: str) -> bool:
+    """Note which SIM a link has; where it had another, change its books for this one's. Return whether it had.
+
+    Books whose SIM was not known until now are this one's. Those of a SIM that is taken out are laid aside under its
+    own name (no link has one with a slash), or go with it, where another link has it by now.
+    """
+    row = db.execute("SELECT sim FROM sims WHERE link=?", (link,)).fetchone()
+    if row == (sim,):
+        return False
+    if row is not None:
+        goes = db.execute("SELECT link FROM sims WHERE sim=? AND link!=?", (row[0], link)).fetchone()
+        _move(db, link, goes[0] if goes is not None else f"sim/{row[0]}")
+    _move(db, f"sim/{sim}", link)
+    db.execute("INSERT OR REPLACE INTO sims VALUES (?, ?)", (link, sim))
+    return row is not None
+
+
+def _move(db: sqlite3.Connection, source: str, target: str) -> None:
+    """Add what one key has of bytes, and the operator's word, to another's."""
+    db.execute(
+        "INSERT INTO spent SELECT ?, day, bytes FROM spent WHERE link=? "
+        "ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+        (target, source),
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO balances SELECT ?, at, remaining_bytes, doubt, text FROM balances WHERE link=?",
+        (target, source),
+    )
+    for table in ("spent", "balances"):
+        db.execute(f"DELETE FROM {table} WHERE link=?", (source,))  # noqa: S608  # two words of ours
 
 
 def meter(db: sqlite3.Connection, link: str) -> Meter | None:

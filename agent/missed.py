@@ -9,12 +9,14 @@ with it are among the missed.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, date, datetime
+import math
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.deferred import Account
 from agent.ledger import Visit
+from agent.plan import day_begins
 from agent.schedule import Periodic, instant_s
 from wire.events import Missed
 from wire.reasons import Unmade
@@ -23,7 +25,7 @@ from wire.results import Job
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agent.planner import Planned
+    from agent.planner import Planned, Wish
     from agent.runner import Runner
     from agent.settings import Link, Settings
     from agent.spool import Spool
@@ -137,7 +139,10 @@ class RollCall:
                     if number > called and run.until_s <= now.now_s:
                         called = number
                         missed += [(day, run)] if run.slot not in made else []
-            self._called[key] = called
+            over = _last_over(link, wish, today, now.now_s)
+            self._called[key] = max(called, over)
+            if over > called and not missed:
+                self._spool.account(Account(*key, 0, over))
             self._tell_planned(link, key, missed, now)
 
     def _runs(self, link: Link, job: str, day: int) -> Iterator[tuple[int, Planned]]:
@@ -188,6 +193,17 @@ class RollCall:
         """Find the first slot whose instant is not before `from_s`."""
         slot = int(from_s // what.every_s)
         return slot + 1 if instant_s(self._settings.probe_id, what, slot) < from_s else slot
+
+
+def _last_over(link: Link, wish: Wish, today: int, now_s: float) -> int:
+    """Give the number of the day's last slot that is over, planned or not.
+
+    What was called is not asked of the books again: they may be another SIM's by then. A second is left for rounding.
+    """
+    day = date.fromordinal(today)
+    begins_s = day_begins(link.plan, day).timestamp()
+    length_s = day_begins(link.plan, day + timedelta(days=1)).timestamp() - begins_s
+    return today * SLOTS_A_DAY + math.floor((now_s - 1.0 - begins_s) / length_s * wish.runs_per_day) - 1
 
 
 def _resumed(account: Account | None, every_s: int) -> int | None:

@@ -102,6 +102,15 @@ class Notebook(SpoolFile):
             for booking in bookings:
                 ledger.book(db, booking)
 
+    def change_sim(self, booking: Booking, sim: str) -> bool:
+        """Note which SIM a link has; where it had another, book this on that one's books, and change them.
+
+        Return whether it had another.
+        """
+        with self._transaction() as db:
+            ledger.book(db, booking)
+            return ledger.change_sim(db, booking.link, sim)
+
     def meter(self, link: str) -> Meter | None:
         """Return the last reading that was booked."""
         with self._reading() as db:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -140,7 +141,9 @@ class Runner:
         account = None if by_hand else Account(job.name, link.name, job.every_s or 0, slot)
         started_at, begun_s = self._clock.now(), self._clock.monotonic_s()
         start = self.timekeeper.start() if self.timekeeper is not None else None
-        grant = self.budget.grant(link, job, upload=visit is None or visit.upload, by_hand=by_hand)
+        upload = visit is None or visit.upload
+        ask = functools.partial(self.budget.grant, link, job, upload=upload, by_hand=by_hand)
+        grant = ask()
         slot_left_s = self._slot_left_s(link, job, visit, started_at) if visit is not None else None
         if run.noted:
             begun_at = start.began if start is not None else None
@@ -151,6 +154,7 @@ class Runner:
         carried = path.carried(link.interface, link.namespace)
         bench = Bench(link, self._settings.servers, self._clock, self._modems, self._lender)
         bench.slot_ends_s = begun_s + slot_left_s if slot_left_s is not None else None
+        bench.sim_seen = lambda sim: self._sim_seen(bench, sim, ask)
         outcome = self._outcome(bench, job, grant)
         now_carried = path.carried(link.interface, link.namespace)
         spent_bytes = (now_carried - carried).both_bytes if carried is not None and now_carried is not None else None
@@ -226,14 +230,15 @@ class Runner:
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def _outcome(self, bench: Bench, job: Job, grant: Grant | Room) -> Outcome:
-        if isinstance(grant, Room):
-            return Failed(reason=Reason.QUOTA_REACHED, detail=str(grant))
-        bench.left_bytes, bench.upload_saved = grant.left_bytes, not grant.upload
+        if isinstance(grant, Grant):
+            bench.left_bytes, bench.upload_saved = grant.left_bytes, not grant.upload
         bench.quiet, bench.plan_spent = self.quiet, lambda: self._plan_is_spent(bench.link)
         bench.offset_s = self.timekeeper.offset_s if self.timekeeper is not None else None
         bench.tracing = self._settings.trace
         try:
             with self.interruptible():
+                if isinstance(grant, Room):
+                    _find_another_sim(bench, grant)
                 if self.keeper is not None and job.claim is not None:
                     self.keeper.keep()
                 with inside(bench.link.namespace):
@@ -259,6 +264,17 @@ class Runner:
         except StorageError as error:
             log.warning("%s: whether the plan is spent cannot be read: %s", link.name, error)
             return False
+
+    def _sim_seen(self, bench: Bench, sim: str | None, ask: Callable[[], Grant | Room]) -> None:
+        """Keep the books of the SIM that is there; a run that began on another's asks again what it may move."""
+        try:
+            if self.budget.sim_seen(bench.link, sim):
+                said = ask()
+                if isinstance(said, Room):
+                    raise MeasurementFailed(Reason.QUOTA_REACHED, str(said))
+                bench.left_bytes, bench.upload_saved = said.left_bytes, not said.upload
+        except StorageError as error:
+            log.warning("%s: which SIM it has cannot be noted: %s", bench.link.name, error)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -331,6 +347,16 @@ class Runner:
         """Book what the link has carried with its result: one commit for both."""
         link = next((link for link in self._settings.links if link.name == name), None)
         return self.budget.booking(link) if link is not None else None
+
+
+def _find_another_sim(bench: Bench, spent: Room) -> None:
+    """Raise MeasurementFailed, unless the SIM whose quota is spent was replaced by one that has some left."""
+    bench.left_bytes = 0
+    if bench.link.modem is not None:
+        with suppress(MeasurementFailed):
+            bench.look()
+    if bench.left_bytes == 0:
+        raise MeasurementFailed(Reason.QUOTA_REACHED, str(spent))
 
 
 def measurement_of(job: Job) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,7 +17,8 @@ from agent.deferred import Run
 from agent.forecast import foresee
 from agent.ledger import Balance, Booking, Visit
 from agent.measurements.throughput_options import ThroughputOptions
-from agent.plan import day_begins, plan_month
+from agent.meter import Meter
+from agent.plan import Claim, day_begins, plan_month
 from agent.settings import Link, Plan, ProbeBroker, Settings, Site, ThroughputJob
 from agent.spool import Spool
 from wire.measured import Failed
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.forecast import Coming
-    from agent.meter import Meter
-
 EVENING = datetime(2026, 11, 3, 13, 0, tzinfo=UTC)
 """20:00 of the third of November, local time."""
 
@@ -65,6 +66,13 @@ class Books:
         )
         self.spool = Spool(folder / "spool.db", max_bytes=10**9)
         self.budget = Budget(self.settings, self.spool, self.clock)
+
+    def start(self, plan: Plan, *others: Link) -> None:
+        """Begin like an agent that was just started."""
+        self.link = Link(name="vina", interface="wwan0", plan=plan)
+        self.settings = msgspec.structs.replace(self.settings, links=(self.link, *others))
+        self.budget = Budget(self.settings, self.spool, self.clock)
+        self.budget.tick()
 
     def operator_says_nothing_is_left(self) -> None:
         self.spool.keep_balance("vina", Balance(self.clock.wall.isoformat(), 0, None, "Con 0 MB"))
@@ -108,6 +116,10 @@ def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
     monkeypatch.setattr(path, "meter", lambda interface, _namespace: found.meters.get(interface))
     yield found
     found.spool.close()
+
+
+def counted(boot: int, count: int) -> Meter:
+    return Meter(boot_id=str(boot), interface_index=1, uptime_s=100.0, received_bytes=count, sent_bytes=0)
 
 
 def spent_on(books: Books, plan: Plan, at: datetime) -> bool:
@@ -179,9 +191,7 @@ def test_every_run_to_come_is_told_what_the_plan_then_says_to_it(
 
 
 def test_the_next_run_of_a_plan_is_tomorrows_where_nothing_pays_for_those_of_today(books: Books) -> None:
-    books.link = Link(name="vina", interface="wwan0", plan=Plan(quota_day_mb=500))
-    books.settings = msgspec.structs.replace(books.settings, links=(books.link,))
-    books.budget = Budget(books.settings, books.spool, books.clock)
+    books.start(Plan(quota_day_mb=500))
 
     def next_run_at() -> datetime:
         state = books.budget.state(books.link)
@@ -199,3 +209,105 @@ def test_the_next_run_of_a_plan_is_tomorrows_where_nothing_pays_for_those_of_tod
     books.clock.wall = EVENING
     books.spend(450_000_000)
     assert midnight <= next_run_at() < midnight + timedelta(hours=12), "where the day's quota is spent"
+
+
+# --- a SIM that is replaced -------------------------------------------------------------------------------------------
+
+MONTH = Plan(quota_month_mb=1000, overhead_percent=0, telemetry_percent=0, by_hand_percent=10)
+
+
+@pytest.fixture
+def month(books: Books) -> Books:
+    books.meters["wwan0"] = counted(1, 0)
+    books.start(MONTH)
+    return books
+
+
+def left_mb(books: Books) -> float:
+    books.budget.observe(books.link)
+    found = books.budget.room(books.link, Claim.SCHEDULE)
+    assert found is not None
+    return found.left_bytes / 1e6
+
+
+def test_another_sim_has_its_whole_quota_and_one_that_is_put_back_what_it_had_left(
+    month: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not month.budget.sim_seen(month.link, "a")
+    month.meters["wwan0"] = counted(1, 400_000_000)
+    assert left_mb(month) == 500
+    month.operator_says_nothing_is_left()
+    month.clock.wall += timedelta(days=3)
+    assert month.budget.sim_seen(month.link, "b")
+    assert left_mb(month) == 900
+    assert not month.budget.is_spent(month.link), "what the operator said was of the other one"
+    month.meters["wwan0"] = counted(1, 430_000_000)
+    assert left_mb(month) == 870
+    month.start(MONTH)
+    assert not month.budget.sim_seen(month.link, "b")
+    assert left_mb(month) == 870
+    assert month.budget.sim_seen(month.link, "a")
+    assert left_mb(month) == 500
+    assert month.budget.is_spent(month.link)
+    assert month.budget.sim_seen(month.link, "b")
+    assert left_mb(month) == 870
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "vina: another SIM than before; in this month of its plan it has spent 0 MB",
+        "vina: another SIM than before; in this month of its plan it has spent 400 MB",
+        "vina: another SIM than before; in this month of its plan it has spent 30 MB",
+    ]
+
+
+def test_a_sim_that_is_not_known_changes_nothing(month: Books) -> None:
+    month.spend(400_000_000)
+    for sim in (None, "a", None, "a", None):
+        assert not month.budget.sim_seen(month.link, sim)
+        assert left_mb(month) == 500
+    month.start(MONTH)
+    assert not month.budget.sim_seen(month.link, None)
+    assert left_mb(month) == 500
+
+
+def test_what_was_carried_before_another_sim_is_seen_is_the_first_ones_and_counted_once(month: Books) -> None:
+    month.budget.sim_seen(month.link, "a")
+    month.meters["wwan0"] = counted(1, 100_000_000)
+    month.budget.observe(month.link)  # not booked yet
+    month.meters["wwan0"] = counted(2, 7_000_000)
+    assert month.budget.sim_seen(month.link, "b")
+    assert left_mb(month) == 893
+    month.start(MONTH)
+    assert left_mb(month) == 893
+    month.clock.wall += timedelta(days=1)
+    month.budget.clock_was_set()
+    assert left_mb(month) == 886, "where the clock was wrong its own count on the right day too, not the other one's"
+    month.budget.close()
+    assert month.budget.sim_seen(month.link, "a")
+    assert left_mb(month) == 800
+
+
+def test_a_file_of_an_agent_that_knew_no_sims_is_taken_over(month: Books) -> None:
+    month.spend(250_000_000)
+    month.spool.close()
+    with closing(sqlite3.connect(month.settings.data_dir / "spool.db")) as db:
+        db.execute("DROP TABLE sims")
+        db.commit()
+    month.spool = Spool(month.settings.data_dir / "spool.db", max_bytes=10**9)
+    month.start(MONTH)
+    assert not month.budget.sim_seen(month.link, "a")
+    assert left_mb(month) == 650
+    assert month.budget.sim_seen(month.link, "b")
+    assert left_mb(month) == 900
+
+
+def test_two_links_that_change_their_sims_change_their_books(month: Books) -> None:
+    other = Link(name="viettel", interface="wwan1", plan=MONTH)
+    month.start(MONTH, other)
+    for link, sim, count in ((month.link, "a", 100), (other, "b", 200)):
+        month.budget.sim_seen(link, sim)
+        month.spool.book(Booking(link.name, month.budget.day(link).isoformat(), count * 1_000_000))
+    assert month.budget.sim_seen(month.link, "b")
+    month.spend(1_000_000)
+    assert month.budget.sim_seen(other, "a")
+    assert month.budget.spent(other).month_bytes == 100_000_000
+    assert month.budget.spent(month.link).month_bytes == 201_000_000

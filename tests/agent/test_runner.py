@@ -63,11 +63,12 @@ class FakeModems:
     """A modem that says what it is told to say."""
 
     says: list[RadioReading | MeasurementFailed | BaseException] = field(default_factory=lambda: [LTE])
+    sim: str | None = "ab"
 
     def look(self, link: Link) -> Look:
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if isinstance(said, RadioReading):
-            return Look(said, model="EC25", iccid_sha256="ab")
+            return Look(said, model="EC25", iccid_sha256=self.sim)
         raise said
 
 
@@ -243,6 +244,28 @@ def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool, m
     assert isinstance(run(spool, settings, "radio").outcome, Radio)
     tomorrow = FakeClock(wall=FakeClock().wall + timedelta(days=1))
     assert reason(run(spool, settings, "light", clock=tomorrow)) is Reason.NO_LEASE
+
+
+def test_a_sim_that_is_replaced_is_found_when_the_old_one_is_spent_and_by_any_look(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "meter", lambda _interface, _namespace: None)
+    settings, modems = make_settings(tmp_path, plan=Plan(quota_month_mb=100)), FakeModems()
+    runner = Runner(settings, spool, FakeClock(), modems, FakeLender())
+    light, link = settings.job("light"), settings.links[0]
+    runner.run(settings.job("radio"), link, slot=1, due=None)
+    spool.book(Booking("viettel", "2026-06-15", 100_000_000))
+    for sim, wanted in (("ab", Reason.QUOTA_REACHED), (None, Reason.QUOTA_REACHED), ("cd", Reason.NO_LEASE)):
+        modems.sim = sim
+        assert reason(runner.run(light, link, slot=1, due=None)) is wanted
+    assert runner.budget.spent(link).month_bytes == 0
+    modems.sim = "ab"
+    failed = runner.run(light, link, slot=2, due=None)
+    assert reason(failed) is Reason.QUOTA_REACHED, "it began on the other one's quota, and has none of its own"
+    modems.sim = "cd"
+    runner.run(settings.job("radio"), link, slot=2, due=None)
+    assert runner.budget.spent(link).month_bytes == 0
+    assert reason(runner.run(light, link, slot=3, due=None)) is Reason.NO_LEASE
 
 
 def test_a_defect_of_the_agent_is_a_result_too(tmp_path: Path, spool: Spool) -> None:

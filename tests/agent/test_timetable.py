@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent import jobs, path
 from agent.budget import Budget
-from agent.meter import Meter
+from agent.meter import FASTEST_BYTES_PER_S, Meter
 from agent.plan import plan_day, plan_month
 from agent.runner import Runner
 from agent.settings import Link, Plan, RadioJob, Settings, Site, ThroughputJob
@@ -125,6 +125,7 @@ class World:
         length_s = job.options.omit_s + job.options.duration_s
         wants = int(self.run_bytes * length_s / RUN_S)
         moved = wants if bench.left_bytes is None else min(wants, bench.left_bytes)
+        self.clock.advance(moved / FASTEST_BYTES_PER_S)  # in no time at all a wrap would be taken for a reset
         self.modem.carried += moved
         self.uploads.append(not bench.upload_saved)
         elapsed_s = length_s * moved / wants
@@ -554,3 +555,22 @@ def test_every_turn_is_run_or_missed_and_none_is_both(
                 turns.append(int(result.job.due.timestamp() // every_s))
         world.spool.close()
         assert sorted(turn for turn in turns if turn <= called) == list(range(begin + 1, called + 1))
+
+
+def test_runs_that_the_last_sim_could_not_pay_for_are_not_missed_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=3000))
+    made.append(world)
+    assert not world.runner.budget.sim_seen(world.link, "a")
+    world.live(12)
+    world.modem.carried += 3_000_000_000
+    world.live(24 * 4)
+    before, tests_before = missed(world), len(world.tests())
+    assert world.runner.budget.sim_seen(world.link, "b")
+    world.live(1)
+    world.start()
+    world.runner.budget.sim_seen(world.link, "b")
+    world.live(24)
+    assert missed(world) == before
+    assert len(world.tests()) >= tests_before + 4
