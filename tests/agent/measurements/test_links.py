@@ -193,6 +193,23 @@ def test_a_running_transfer_ends_gracefully_before_the_plan_is_passed(site: Site
     assert answer["download"]["steady_mbps"] == pytest.approx(DOWN_MBPS, rel=0.15)
 
 
+def test_a_running_upload_ends_gracefully_before_the_plan_is_passed(site: Site) -> None:
+    site.serve(5201, 5202, 5203)
+    options = {"duration_s": 4, "omit_s": 0}
+    alone = site.measure(options={**options, "upload": False}, ports=[5203])
+    left_bytes = alone["spent_bytes"] + 5_000_000  # the whole upload takes 7.5 MB; with less than 3 it is not begun
+    before = site.carried_bytes() + site.carried_bytes(way="tx")
+    answer = site.measure(options={**options, "upload": True}, left_bytes=left_bytes)
+    spent = site.carried_bytes() + site.carried_bytes(way="tx") - before
+    assert "cut_short" not in answer["download"]
+    assert answer["upload"]["cut_short"] == Reason.QUOTA_REACHED
+    assert answer["upload"]["interface_bytes"] > 500_000
+    assert spent <= left_bytes, "what the queue still held is foreseen"
+    assert Invalid.QUOTA_REACHED in answer["invalid"]
+    assert answer["upload_failure"] is None
+    assert no_child_is_left(site)
+
+
 def test_an_upload_that_the_plan_has_no_room_for_is_not_begun(site: Site) -> None:
     site.serve(5201)
     answer = site.measure(options={"duration_s": 1, "omit_s": 0, "upload": True}, left_bytes=5_500_000)
