@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BOOK_BYTES: Final = 1_000_000
+WORTH_A_COMMIT_BYTES: Final = 1_000_000
 """Less than this is booked with the next result, to spare the card."""
 
 
@@ -115,7 +115,8 @@ class Budget:
         due = [
             one
             for one in bookings
-            if one.grown_bytes >= _BOOK_BYTES or (one.meter is not None and self._spool.meter(one.link) is None)
+            if one.grown_bytes >= WORTH_A_COMMIT_BYTES
+            or (one.meter is not None and self._spool.meter(one.link) is None)
         ]
         if due:
             self._spool.book(*due)

@@ -26,6 +26,7 @@ from agent.deferred import Account, Run
 from agent.ledger import Booking, Visit
 from agent.meter import Meter
 from agent.rank import is_telemetry
+from agent.run_cost import Cost
 from agent.speeds import Speeds
 from agent.spool import Spool
 from base.table import render
@@ -200,7 +201,9 @@ class Ours:
             self._defer(event, result, run, account)
         else:
             booking = self._booking(event, link)
-            self._spool.append(result, ends=run, booking=booking, run_bytes=booking.grown_bytes)
+            self._spool.append(
+                result, ends=run, booking=booking, cost=Cost(booking.grown_bytes, upload=False, cut_short=False)
+            )
             self._pending[link] = 0
             self._committed()
 
