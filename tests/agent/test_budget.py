@@ -19,6 +19,7 @@ from agent.ledger import Balance, Booking, Visit
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.meter import Meter
 from agent.plan import Claim, day_begins, plan_month
+from agent.run_cost import Cost
 from agent.settings import Link, Plan, ProbeBroker, Settings, Site, ThroughputJob
 from agent.spool import Spool
 from wire.measured import Failed
@@ -95,7 +96,8 @@ class Books:
         result = Result(
             probe_id="p1", site="s1", started_at=now.wall, clock=now.quality(), agent_version="0", outcome=outcome
         )
-        self.spool.append(result, ends=under_way, run_bytes=run.run_bytes)
+        cost = Cost(run.run_bytes, run.upload, cut_short=False) if run.run_bytes else None
+        self.spool.append(result, ends=under_way, cost=cost)
         self.spend(run.run_bytes)
 
     def foreseen(self, days: int) -> list[Coming]:
