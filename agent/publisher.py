@@ -238,7 +238,8 @@ class Publisher:
             self._work = False
 
     def _send_all(self) -> None:
-        """Do what is due; what the disk refuses to one step keeps no other from its own."""
+        """Do what is due; what one step cannot do keeps no other from its own."""
+        defect: Exception | None = None
         self._under_way = [sent for sent in self._under_way if not _taken(sent)]
         if time.monotonic() >= self._spare_disk_until_s:
             self._disk_trouble = None
@@ -251,6 +252,10 @@ class Publisher:
                 self._disk_trouble = str(error)
                 self._spare_disk_until_s = time.monotonic() + FIRST_RESEND_S
                 self._complain(error)
+            except Exception as error:  # noqa: BLE001  # it is raised when the others have had their turn
+                defect = error
+        if defect is not None:
+            raise defect
 
     def _idle_s(self) -> float:
         """Time until something is to be done without being woken."""

@@ -56,6 +56,7 @@ class Server:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        self.client.reinitialise()  # closes what else only the end of the object does, in whatever order that comes
 
 
 def result() -> Result:
@@ -101,6 +102,7 @@ def publisher(broker: Mosquitto, spool: Spool) -> Iterator[Publisher]:
     publisher = Publisher(settings, "p1", spool, lambda: Status(probe_id="p1", online=True))
     yield publisher
     publisher.stop(flush_s=0)
+    publisher._client.reinitialise()  # as above
 
 
 def failing(call: Callable[..., object], *errors: Exception) -> Callable[..., object]:
@@ -131,6 +133,23 @@ def test_an_error_that_nobody_knows_is_told_and_the_sending_goes_on(
     assert "never thought of" in caplog.text
     assert "Traceback" in caplog.text
     assert publisher.alive
+
+
+def test_a_status_that_cannot_be_made_keeps_no_result_back(
+    publisher: Publisher, spool: Spool, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.append(result())
+    publisher.start()
+    until(lambda: server.results == [1])
+
+    def defect() -> Status:
+        raise ZeroDivisionError
+
+    publisher._status = defect
+    spool.append(result())
+    publisher.wake()
+    until(lambda: 2 in server.results and "ZeroDivisionError" in caplog.text)
+    publisher._status = lambda: Status(probe_id="p1", online=True)
 
 
 def test_what_a_callback_meets_does_not_end_the_connection(
