@@ -38,6 +38,7 @@ _NEXT_AFTER_S: Final = 90
 """A probe obeys one command a minute."""
 _READ_AT_ONCE: Final = 20_000
 _SAY_AGAIN_AFTER_S: Final = 600.0
+_AFTER_FAULT_S: Final = 60.0
 _US: Final = 1_000_000
 
 
@@ -98,6 +99,8 @@ class Asker:
         self._spools: dict[int, Coverage] = {}
         self._names: dict[tuple[str, str], int] = {}
         self._asked_for: dict[int, list[Span]] = {}
+        self._unnoted: dict[int, int] = {}
+        """Spools that were asked for, or may have been, and when; the journal does not know of it yet."""
         self._cursor = -1
         self._renumbered = 0
         self._told: dict[str, tuple[int, int, int]] = {}
@@ -125,13 +128,28 @@ class Asker:
                         log.warning("gaps are not looked for: %s", error)
                         said_at_s = time.monotonic()
                     self._stopping.wait(LOOK_EVERY_S)
-        except Exception:
-            log.exception("the search for gaps stopped on an error of its own; collecting goes on")
+                except Exception:
+                    log.exception(
+                        "the search for gaps failed on an error of its own; collecting goes on, and it begins anew"
+                    )
+                    self._forget()
+                    self._stopping.wait(_AFTER_FAULT_S)
         finally:
             self._journal.close()
 
+    def _forget(self) -> None:
+        """Read all anew at the next step."""
+        self._spools.clear()
+        self._names.clear()
+        self._cursor = -1
+        self._renumbered = 0
+
     def step(self, now_us: int) -> None:
-        """Read what is new, ask what is to be asked, tell what is missing; raise StorageError."""
+        """Read what is new, ask what is to be asked, tell what is missing; raise StorageError.
+
+        A question that cannot be noted is not asked again, and until it is noted nothing else is.
+        """
+        self._note()
         try:
             connection = self._journal.connection
             self._read(connection)
@@ -139,12 +157,20 @@ class Asker:
         except sqlite3.Error as error:
             raise durable.explain(self._journal.path, error) from error
         for one in questions:
-            if self._ask(one.probe, codec.encode(one.command)):
-                self._journal.asked(one.spool, now_us)
-                self._asked_for[one.spool] = list(one.command.ranges)
-                count = spans.count(one.command.ranges)
-                log.info("asked %s for %d results of %s that never came", one.probe, count, one.command.spool_id)
+            self._unnoted[one.spool] = now_us
+            if not self._ask(one.probe, codec.encode(one.command)):
+                del self._unnoted[one.spool]
+                continue
+            self._asked_for[one.spool] = list(one.command.ranges)
+            count = spans.count(one.command.ranges)
+            log.info("asked %s for %d results of %s that never came", one.probe, count, one.command.spool_id)
+            self._note()
         self._tell_points(now_us)
+
+    def _note(self) -> None:
+        for spool, asked_us in [*self._unnoted.items()]:
+            self._journal.asked(spool, asked_us)
+            del self._unnoted[spool]
 
     def _read(self, connection: sqlite3.Connection) -> None:
         if self._cursor < 0:

@@ -26,8 +26,9 @@ from collector_helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.durable import StorageError
 from collector import asking, gaps, spans
-from collector.asking import Asker
+from collector.asking import Asker, Question
 from collector.instants import moment
 from collector.intake import Arrival, Intake
 from collector.journal import Batch, Journal, ProbeGone, ProbeStatus
@@ -229,6 +230,64 @@ def test_where_asking_is_off_only_a_person_asks(journal: Journal, make_asked: Ca
     assert gaps.wish(journal, gaps.collect(journal).holes) == 1
     assert asked.step(1) == [((1, 2),)]
     assert asked.step(2) == [], "once"
+
+
+def test_what_cannot_be_noted_is_asked_once(
+    journal: Journal, make_asked: Callable[..., Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_asked()
+    status(journal)
+    store(journal, radio(3))
+    gaps.wish(journal, gaps.collect(journal).holes)
+    refusals = iter(["disk full"] * 3)
+    note = asked.asker._journal.asked
+
+    def refuse(spool: int, now_us: int) -> None:
+        if (text := next(refusals, "")) != "":
+            raise StorageError(text)
+        note(spool, now_us)
+
+    monkeypatch.setattr(asked.asker._journal, "asked", refuse)
+    commands = []
+    for second in (500, 600, 700):
+        with pytest.raises(StorageError):
+            asked.step(second)
+        commands += asked.commands
+    for second in (800, 900):
+        asked.step(second)
+        commands += asked.commands
+    assert [command.ranges for _, command in commands] == [((1, 2),)]
+    [hole] = gaps.collect(journal).holes
+    assert (hole.asked, hole.asked_at) == (1, moment(NOW_US + 500 * US))
+
+
+def test_a_search_that_fails_begins_anew(
+    journal: Journal,
+    make_asked: Callable[..., Asked],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(asking, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(asking, "_AFTER_FAULT_S", 0.01)
+    asked = make_asked(ResendSettings(after_s=0))
+    status(journal)
+    store(journal, radio(3), at_us=1)
+    faults = iter([KeyError("no such spool")])
+    look = asked.asker._questions
+
+    def stumble(*arguments: Any) -> list[Question]:  # noqa: ANN401  # whatever it takes
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        return look(*arguments)
+
+    monkeypatch.setattr(asked.asker, "_questions", stumble)
+    asked.asker.start()
+    try:
+        wait_until(lambda: asked.commands, "the probe is asked", timeout_s=10)
+    finally:
+        asked.asker.stop()
+    assert [command.ranges for _, command in asked.commands] == [((1, 2),)]
+    assert caplog.text.count("begins anew") == 1
 
 
 def test_a_point_tells_what_is_missing_and_that_it_is_no_more(
