@@ -174,9 +174,13 @@ class Subscriber:
         self._thread = threading.Thread(target=self._run, name="journal")
 
     def start(self) -> None:
-        """Begin; a broker that is away is tried again for ever."""
+        """Begin, with both threads or none; a broker that is away is tried again for ever."""
         self._thread.start()
-        self._connection.start()
+        try:
+            self._connection.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Take nothing more, store and confirm what is queued, leave the broker, close the journal."""

@@ -12,6 +12,7 @@ from collector_helpers import Probe, collector_config, message, result, wait_unt
 from base.durable import StorageError
 from collector import service, settings
 from collector.asking import Asker
+from collector.connection import Connection
 from collector.influx import InfluxDB1
 from collector.lock import JournalLock
 from collector.subscriber import Subscriber
@@ -64,6 +65,21 @@ def test_a_part_that_cannot_begin_leaves_no_other_at_work(
         service.collect(config, threading.Event())
     assert at_work() == set()
     JournalLock(config.journal.path).release()  # another collector may begin
+
+
+def test_half_a_subscriber_does_not_stay_at_work(config: settings.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Connection) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Connection, "start", refuse)
+    try:
+        with pytest.raises(RuntimeError, match="new thread"):
+            service.collect(config, threading.Event())
+        assert at_work() == set()
+    finally:
+        for thread in threading.enumerate():
+            if isinstance(left := getattr(getattr(thread, "_target", None), "__self__", None), Subscriber):
+                left.stop()
 
 
 def test_when_one_part_has_died_the_whole_ends_and_says_so(
