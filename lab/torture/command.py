@@ -14,7 +14,7 @@ import msgspec
 from base import table
 from lab.programs import ProgramError
 from lab.servers import ServerError
-from lab.torture import judge
+from lab.torture import judge, known
 from lab.torture.disk import ShimError
 from lab.torture.faults import FAULTS, Case
 from lab.torture.stand import PROBES, Stand
@@ -156,7 +156,7 @@ def torture(seed: int, rounds: int, names: list[str]) -> Report:
 
 
 def _round(stand: Stand, name: str, excused: set[int], counted: set[int]) -> tuple[list[str], judge.Verdict]:
-    """Let a fault strike under load, wait until all is quiet, and look."""
+    """Let a fault strike under load, wait until all is quiet, ask what the collector says of the probes, and look."""
     case = Case(stand, excused)
     since = datetime.now(UTC) - _CLOCK_MAY_STEP
     first_tokens = {writer.name: judge.next_token(writer) for writer in (*stand.writers, *stand.gone)}
@@ -166,6 +166,7 @@ def _round(stand: Stand, name: str, excused: set[int], counted: set[int]) -> tup
     case.wait(0.2, 0.6)
     complaints = stand.settle() + stand.tracebacks()
     complaints += question() if question is not None else []
+    complaints += known.mistaken(stand)
     excused |= case.excused
     return complaints, judge.look(stand, since, first_tokens, excused, counted)
 

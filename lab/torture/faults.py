@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from collector.writer import LATE_S
-from lab.torture import filler, judge
+from lab.torture import filler, judge, known
 from lab.torture.relay import Relay
 
 if TYPE_CHECKING:
@@ -223,10 +223,13 @@ def _damage(case: Case, file: Path) -> None:
     file.write_bytes(content)
 
 
-def messages_repeated(case: Case) -> None:
-    """Results, acks and statuses come again, late and in another order."""
-    with Relay(case.stand.broker.port, case.chance):
-        case.wait(1.5, 2.5)
+def messages_repeated(case: Case) -> Question:
+    """Results, acks and statuses come again, late and in another order; no old status replaces a newer one."""
+    with known.Watch(case.stand) as watch:
+        with Relay(case.stand.broker.port, case.chance):
+            case.wait(4.5, 5.5)  # several statuses of each probe
+        case.wait(0.5, 0.8)  # what the relay said last is known
+    return lambda: list(watch.went_back.values())
 
 
 def old_card(case: Case) -> Question:

@@ -50,7 +50,7 @@ RESTING_FILE: Final = "resting"
 DEFER_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 _FLUSH_S: Final = 1.0
-_HURRY: Final = {"FIRST_RESEND_S": 1.0, "LAST_RESEND_S": 4.0, "STATUS_EVERY_S": 5.0, "LONGEST_RECONNECT_S": 2}
+_HURRY: Final = {"FIRST_RESEND_S": 1.0, "LAST_RESEND_S": 4.0, "STATUS_EVERY_S": 2.0, "LONGEST_RECONNECT_S": 2}
 """A probe sends again after 30 s to 30 minutes: the same code, with a faster clock."""
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from paho.mqtt.client import Client, MQTTMessage
 
-_LATEST_S: Final = 2.0
+_LATEST_S: Final = 4.0
+"""Later than the next status of a probe in a hurry."""
 _COPIES: Final = (0, 1, 1, 2, 3)
 _LEAVES: Final = (topics.RESULT, topics.ACK, topics.STATUS)
 
