@@ -45,8 +45,8 @@ class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """How to test: after 1 s of slow start 5 s measured (`reference`: 9 s, `short`: 0.5 s), 4 streams, cubic.
 
     A preset also sends echoes: for `idle_s` before the test, which wakes the radio, and with `loaded_latency` while it
-    runs. `omit_by_rtt`: 2 s of start are left out where the idle round trip is 80 ms or more. What stands beside a
-    preset goes before it; without one there are no echoes.
+    runs; a lease leaves some 5 s for the former (`agent.lease`). `omit_by_rtt`: 2 s of start are left out where the
+    idle round trip is 80 ms or more. What stands beside a preset goes before it; without one there are no echoes.
 
     `congestion: null` leaves the kernel's choice, which the result names. `client_port`: the first local port; each
     stream takes the next, the upload begins above the download's. The kernel lets a port rest for 60 s.
