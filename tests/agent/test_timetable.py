@@ -125,7 +125,7 @@ class World:
         length_s = job.options.omit_s + job.options.duration_s
         wants = int(self.run_bytes * length_s / RUN_S)
         moved = wants if bench.left_bytes is None else min(wants, bench.left_bytes)
-        self.clock.advance(moved / FASTEST_BYTES_PER_S)  # in no time at all a wrap would be taken for a reset
+        self.clock.advance(2 * moved / FASTEST_BYTES_PER_S)  # in less time a wrap is taken for a reset
         self.modem.carried += moved
         self.uploads.append(not bench.upload_saved)
         elapsed_s = length_s * moved / wants
