@@ -94,14 +94,16 @@ def change_sim(db: sqlite3.Connection, link: str, sim: str) -> bool:
 
 
 def _move(db: sqlite3.Connection, source: str, target: str) -> None:
-    """Add what one key has of bytes, and the operator's word, to another's."""
+    """Add what one key has of bytes to another's; of the operator's words the later one stays."""
     db.execute(
         "INSERT INTO spent SELECT ?, day, bytes FROM spent WHERE link=? "
         "ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
         (target, source),
     )
     db.execute(
-        "INSERT OR REPLACE INTO balances SELECT ?, at, remaining_bytes, doubt, text FROM balances WHERE link=?",
+        "INSERT INTO balances SELECT ?, at, remaining_bytes, doubt, text FROM balances WHERE link=? "
+        "ON CONFLICT DO UPDATE SET at=excluded.at, remaining_bytes=excluded.remaining_bytes, doubt=excluded.doubt, "
+        "text=excluded.text WHERE excluded.at > balances.at",
         (target, source),
     )
     for table in ("spent", "balances"):

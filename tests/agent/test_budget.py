@@ -308,8 +308,13 @@ def test_two_links_that_change_their_sims_change_their_books(month: Books) -> No
     for link, sim, count in ((month.link, "a", 100), (other, "b", 200)):
         month.budget.sim_seen(link, sim)
         month.spool.book(Booking(link.name, month.budget.day(link).isoformat(), count * 1_000_000))
+    month.spool.keep_balance("viettel", Balance(EVENING.isoformat(), 5_000_000, None, "of b, once"))
     assert month.budget.sim_seen(month.link, "b")
+    month.clock.wall += timedelta(hours=1)
+    month.operator_says_nothing_is_left()
     month.spend(1_000_000)
     assert month.budget.sim_seen(other, "a")
     assert month.budget.spent(other).month_bytes == 100_000_000
     assert month.budget.spent(month.link).month_bytes == 201_000_000
+    assert month.budget.is_spent(month.link), "of the operator's words of one SIM the last one holds"
+    assert not month.budget.is_spent(other)
