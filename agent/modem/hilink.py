@@ -7,12 +7,12 @@ of texts with units in them ("-97dBm"); a value that the stick does not tell is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.modem.errors import CommandRefused, ModemTimeout, NoModem, SimAbsent, SimLocked
+from agent.modem.identity import hashed_iccid
 from wire.radio import RadioReading, Registration, Technology
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ def look(address: str) -> tuple[RadioReading, str | None, str | None]:
         signal, plmn = client.device.signal(), client.net.current_plmn()
         device = client.device.information()
     _check_sim(address, status, pin)
-    iccid = _text(device, "Iccid")
-    hashed = hashlib.sha256(iccid.encode()).hexdigest() if iccid else None
-    return radio_of(status, signal, plmn), _text(device, "DeviceName"), hashed
+    sim = hashed_iccid(_text(device, "Iccid"))
+    return radio_of(status, signal, plmn), _text(device, "DeviceName"), sim
 
 
 def ussd(address: str, code: str) -> str:

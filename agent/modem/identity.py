@@ -28,10 +28,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def iccid_sha256(self) -> str | None:
         """The SIM, told apart without its number."""
-        return None if self.iccid is None else hashlib.sha256(self.iccid.encode()).hexdigest()
+        return hashed_iccid(self.iccid)
 
     def __repr__(self) -> str:
         return f"Identity({self.vendor}: {self.manufacturer} {self.model} {self.revision})"
+
+
+def hashed_iccid(text: str | None) -> str | None:
+    """Hash an ICCID, filling F or not: the same SIM has the same hash whoever reads it; None for no text."""
+    if not text:
+        return None
+    return hashlib.sha256((iccid_of([text]) or text).encode()).hexdigest()
 
 
 def imei_of(lines: Iterable[str]) -> str | None:

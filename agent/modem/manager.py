@@ -6,7 +6,6 @@ ModemManager does not know. Everything but `mmcli` itself is pure.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.modem.errors import CommandRefused, ModemError, ModemTimeout, NoModem, SimAbsent, SimLocked
+from agent.modem.identity import hashed_iccid
 from wire.radio import RadioReading, Registration, Technology
 
 Ask = Callable[[Sequence[str]], dict[str, Any]]
@@ -170,10 +170,9 @@ def read_iccid_sha256(modem: MmModem, ask: Ask | None = None) -> str | None:
     if modem.sim is None:
         return None
     try:
-        iccid = _text(_at((ask or mmcli)(["-i", modem.sim]), "sim", "properties").get("iccid"))
+        return hashed_iccid(_text(_at((ask or mmcli)(["-i", modem.sim]), "sim", "properties").get("iccid")))
     except ModemError:
         return None
-    return hashlib.sha256(iccid.encode()).hexdigest() if iccid else None
 
 
 def radio_of(modem: MmModem, signal: dict[str, Any], place: dict[str, Any]) -> RadioReading:

@@ -221,6 +221,7 @@ def test_a_throughput_run_against_a_plain_server(tmp_path: Path, spool: Spool, i
     assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)).day_bytes > result.outcome.download.payload_bytes
 
 
+@pytest.mark.alone
 def test_a_link_faster_than_foreseen_is_stopped_in_the_test_before_the_quota(
     tmp_path: Path, spool: Spool, iperf_server: int
 ) -> None:

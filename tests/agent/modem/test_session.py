@@ -23,6 +23,7 @@ from agent.modem.errors import (
     SimAbsent,
     SimLocked,
 )
+from agent.modem.identity import Identity, hashed_iccid
 from agent.modem.serial_port import open_port
 from agent.modem.session import ModemSession, require_registration
 from wire.radio import RadioReading, Registration, Technology
@@ -238,3 +239,10 @@ def test_a_session_leaves_no_port_open(peer: Callable[..., Peer]) -> None:
         with pytest.raises(ModemSilent), ModemSession(far.port, deadline_s=0.1):
             pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("read", ["8984044400000000001", "8984044400000000001F", "+CCID: 8984044400000000001"])
+def test_a_sim_has_one_hash_whoever_reads_its_number(read: str) -> None:
+    """A stick's pages and ModemManager say it with the filling F or without, a modem's port with a name before it."""
+    assert hashed_iccid(read) == Identity(iccid="8984044400000000001").iccid_sha256
+    assert hashed_iccid("") is None
