@@ -39,7 +39,9 @@ ENDS_WITHIN_S: Final = 1.5
 OPENS_WITHIN_S: Final = 2.0
 _OPENS_SOON_S: Final = 0.7
 """What irtt takes to open at a round trip of 600 ms; where there is more time, OPENS_WITHIN_S."""
-_OPENING: Final = "500ms,500ms,1s"
+_OPENING: Final = "1s,1s"
+"""An irtt whose question is answered after it has asked once more gives up in silence (0.9.0): no less than a far round
+trip."""
 _PING_INTERVAL_S: Final = 0.2
 """Shorter ones are root's, with some versions of ping."""
 _LEAST: Final = 5
