@@ -25,7 +25,10 @@ from wire.results import Result, ResultId
 from wire.status import ResponderStatus, Status
 
 MAX_RESULTS_PER_MESSAGE: Final = 5000
-MAX_SEQ: Final = 2**63 - 1
+MAX_SEQ: Final = 2**53
+"""No probe counts so far, every reader of JSON can (RFC 8259 section 6), and what is missing of some spools adds up."""
+_MAX_TOLD: Final = 2**63 - 1
+"""The greatest number that a refusal may name, so that who sent such a result stops."""
 _PROBE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SPOOL_ID: Final = re.compile(r"[!-~]{1,64}")
 _MAX_REASON_CHARS: Final = 200
@@ -92,8 +95,12 @@ class Intake(msgspec.Struct):
             if result.probe_id != probe_id:
                 detail = f"says it is of '{result.probe_id[:64]}'"
                 self._refuse(arrival, probe_id, Cause.FOREIGN_PROBE, detail, item)
-            elif not (1 <= result.seq <= MAX_SEQ and _SPOOL_ID.fullmatch(result.spool_id)):
-                detail = "seq must be from 1 to 2^63 - 1 and spool_id 1 to 64 visible ASCII characters"
+            elif not (
+                1 <= result.seq <= MAX_SEQ
+                and _SPOOL_ID.fullmatch(result.spool_id)
+                and (result.formerly is None or result.formerly.seq <= MAX_SEQ)
+            ):
+                detail = "seq must be from 1 to 2^53 and spool_id 1 to 64 visible ASCII characters"
                 self._refuse(arrival, probe_id, Cause.BAD_IDENTITY, detail, item)
             else:
                 self.results.append(entry_of(result, item, lined=self.lined))
@@ -140,7 +147,7 @@ class Intake(msgspec.Struct):
             identity = codec.decode(item, ResultId)
         except Undecodable:
             return
-        if -MAX_SEQ <= identity.seq <= MAX_SEQ:
+        if -_MAX_TOLD <= identity.seq <= _MAX_TOLD:
             reason = f"{cause}: {detail}"[:_MAX_REASON_CHARS]
             refusal = Refusal(seq=identity.seq, reason=reason, check=codec.check(item))
             self.refused.setdefault((probe_id, identity.spool_id), []).append(refusal)

@@ -29,6 +29,7 @@ Value = float | int | bool | str | None
 Fields = dict[str, Value]
 
 MAX_STRING_CHARS: Final = 1000
+_MAX_COUNT: Final = 2**53
 
 _CONTROL: Final = (*range(0x20), 0x7F, 0x85, 0x2028, 0x2029)
 _TAG: Final = str.maketrans(
@@ -142,8 +143,12 @@ def responder_line(status: ResponderStatus, received_us: int) -> str:
 
 
 def gap_line(probe: str, at_us: int, *, open_count: int, dropped: int, gone: int) -> str:
-    """Write how many results of a probe the journal lacks, by what is known of them (`collector.gaps`)."""
-    fields: Fields = {"open": open_count, "dropped": dropped, "gone": gone, "missing": open_count + dropped + gone}
+    """Write how many results of a probe the journal lacks, by what is known of them (`collector.gaps`).
+
+    No more than 2^53: what is beyond is no count, and the database would refuse what is beyond 2^63.
+    """
+    counts = {"open": open_count, "dropped": dropped, "gone": gone, "missing": open_count + dropped + gone}
+    fields: Fields = {name: min(count, _MAX_COUNT) for name, count in counts.items()}
     return _write("gap", {"probe": probe}, fields, at_us * 1000)
 
 

@@ -13,7 +13,7 @@ from collector.intake import MAX_RESULTS_PER_MESSAGE, MAX_SEQ, Arrival, Intake
 from collector.quarantine import Cause
 from wire import codec
 from wire.delivery import Ack, Refusal
-from wire.results import Result
+from wire.results import Number, Result
 from wire.status import ResponderStatus, Status
 
 if TYPE_CHECKING:
@@ -87,6 +87,18 @@ def test_a_number_beyond_64_bits_is_parked_and_kept_out_of_the_ack() -> None:
     assert causes(intake) == [Cause.BAD_IDENTITY]
     for _, ack in acks(intake, []):
         codec.encode(ack)
+
+
+def test_a_number_that_no_probe_reaches_is_refused_and_who_sent_it_is_told() -> None:
+    numbered = [
+        msgspec.structs.replace(result(1), seq=seq, formerly=Number(spool_id="s0", seq=first) if first else None)
+        for seq, first in ((MAX_SEQ + 1, 0), (2**63 - 1, 0), (5, MAX_SEQ + 1), (MAX_SEQ, MAX_SEQ))
+    ]
+    intake = take(message(*numbered))
+    assert causes(intake) == [Cause.BAD_IDENTITY] * 3
+    assert [entry.seq for entry in intake.results] == [MAX_SEQ]
+    [(_, ack)] = acks(intake, [])
+    assert [refusal.seq for refusal in ack.refused] == [MAX_SEQ + 1, 2**63 - 1, 5]
 
 
 def test_a_compression_bomb_is_one_parked_message() -> None:

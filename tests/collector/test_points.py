@@ -240,6 +240,11 @@ def test_a_status_takes_its_own_time_and_a_last_will_that_of_its_arrival() -> No
     assert parse(points.status_line(online, 5))[3] == 5000, "its clock is ahead"
 
 
+def test_what_is_missing_is_a_number_that_the_database_takes() -> None:
+    fields = parse(points.gap_line("p1", 5, open_count=2**63, dropped=3, gone=2**62))[2]
+    assert fields == {"open": 2**53, "dropped": 3, "gone": 2**53, "missing": 2**53}
+
+
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 texts = st.text(max_size=60)
 nasty = st.text(alphabet="ab ,=\"\\\n\r\t\0#'\u2028é", max_size=12)
