@@ -11,11 +11,11 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent import path
+from agent import path, run_cost
 from agent.ledger import Booking
 from agent.meter import grown_bytes
 from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room, still_holds
-from agent.planner import Wish, cost, next_of_day, plan_of_day
+from agent.planner import Wish, next_of_day, plan_of_day
 from agent.settings import ThroughputJob
 from wire.events import PlanState
 
@@ -57,7 +57,10 @@ def costs_of(job: Job, visits: Sequence[Visit], day: date, found: Room | None) -
         return Costs(1.0, 1.0)
     wish = Budget.wish(job)
     tried = found.left_bytes if found is not None and job.runs_per_day is not None else None
-    return Costs(cost(wish, visits, day, upload=False, room_bytes=tried), cost(wish, visits, day, upload=True))
+    return Costs(
+        run_cost.expect(wish, visits, day, upload=False, room_bytes=tried),
+        run_cost.expect(wish, visits, day, upload=True),
+    )
 
 
 def allowed(found: Room | None, costs: Costs, *, upload: bool) -> Grant | Room:
@@ -165,7 +168,7 @@ class Budget:
         meter = self._spool.meter(link.name)
         if isinstance(job, ThroughputJob) and (meter is None or meter.boot_id != path.boot_id()):
             visits = self._spool.visits(link.name)
-            self._note(link, round(cost(self.wish(job), visits, self.day(link), upload=job.options.upload)))
+            self._note(link, round(run_cost.expect(self.wish(job), visits, self.day(link), upload=job.options.upload)))
 
     def _note(self, link: Link, grown: int) -> None:
         self._pending[link.name] += grown

@@ -24,6 +24,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agent import run_cost
 from agent.plan import Claim, day_begins, limit_bytes, plan_month, zone_of
 
 if TYPE_CHECKING:
@@ -42,17 +43,11 @@ _TURNS_AN_HOUR: Final = 80
 TURN_S: Final = _HOUR_S / _TURNS_AN_HOUR
 _LATE_S: Final = 10.0
 """By how much a run may begin after its turn did; later it would run into the next one."""
-_WORTH_A_TRY: Final = 0.25
-_BELIEVED: Final = timedelta(days=10)
-_SAMPLES: Final = 24
-"""How many of the last runs tell what a run costs."""
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 # Until runs have been made: 40 Mbit/s down, 15 up, headers, and what is still in the queue when a transfer ends.
 _DOWN_BYTES_PER_S: Final = 40e6 / 8 * 1.05
 _UP_BYTES_PER_S: Final = 15e6 / 8 * 1.05
 _DRAIN_S: Final = 0.4
-_USUAL_SPREAD: Final = 0.4
-"""Coefficient of variation from test to test on a cell (METHOD.md 2.4)."""
 
 
 class Wish(NamedTuple):
@@ -151,7 +146,7 @@ def plan_of_day(
     aim = may_move
     if may_move is not None and exact:
         aim = max(0.0, may_move - _beside_tests(plan, day, spent, visits))
-    costs = {wish: _both_costs(wish, visits, day, aim) for wish in wishes}
+    costs = {wish: run_cost.both(wish, visits, day, room_bytes=aim) for wish in wishes}
     if aim is not None and exact:
         aim = _careful(costs, aim, visits)
     counts = _shrunk(costs, aim, lambda job, value: _rounded((*names, job), day, value, exact=exact))
@@ -217,33 +212,6 @@ def _next_turn(share: Share, since_s: float) -> float:
     return first_s + math.ceil((since_s - first_s) / every_s) * every_s
 
 
-def cost(wish: Wish, visits: Sequence[Visit], day: date, *, upload: bool, room_bytes: float | None = None) -> float:
-    """Expect what a run will move, in bytes: the mean of the last of its kind, else a guess scaled by the others.
-
-    A guess alone forbids no run: where nothing is known, `room_bytes` are enough for one that is worth a try.
-    What a run that was cut short would have moved is believed for ten days: a link that was fast then, and is not any
-    more, has its runs again.
-    """
-    of_job = [
-        visit
-        for visit in visits
-        if visit.job == wish.job
-        and visit.run_bytes is not None
-        and not (visit.cut_short and day - visit.day >= _BELIEVED)
-    ]
-    usual = wish.usual_bytes(upload=upload)
-    for kind in (upload, not upload):
-        like = [visit.run_bytes or 0 for visit in of_job if visit.upload is kind][-_SAMPLES:]
-        if like:
-            return sum(like) / len(like) * usual / wish.usual_bytes(upload=kind)
-    return usual if room_bytes is None else min(usual, max(room_bytes, usual * _WORTH_A_TRY))
-
-
-def _both_costs(wish: Wish, visits: Sequence[Visit], day: date, room_bytes: float | None) -> tuple[float, float]:
-    down = cost(wish, visits, day, upload=False, room_bytes=room_bytes)
-    return down, max(down, cost(wish, visits, day, upload=True)) if wish.upload else down
-
-
 class _Allowance(NamedTuple):
     left_bytes: float
     day_binds: bool
@@ -275,22 +243,10 @@ def _careful(costs: Mapping[Wish, tuple[float, float]], allowance: float, visits
     That is less by half a standard deviation of the sum of the runs, but not less than the longest run that fits.
     """
     whole = sum(wish.runs_per_day * both for wish, (_, both) in costs.items())
-    variance = sum(wish.runs_per_day * (_spread(wish, visits) * both) ** 2 for wish, (_, both) in costs.items())
+    variance = sum(wish.runs_per_day * (run_cost.spread(wish, visits) * both) ** 2 for wish, (_, both) in costs.items())
     margin = math.sqrt(variance * min(1.0, allowance / whole)) / 2
     longest = max((down for down, _ in costs.values() if down <= allowance), default=0.0)
     return max(allowance - margin, longest)
-
-
-def _spread(wish: Wish, visits: Sequence[Visit]) -> float:
-    """Return the coefficient of variation of what a job's last runs moved, those with upload and without apart."""
-    squares, number = 0.0, 0
-    for kind in (True, False):
-        moved = [visit.run_bytes or 0 for visit in visits if visit.job == wish.job and visit.upload is kind]
-        like = [run_bytes for run_bytes in moved[-_SAMPLES:] if run_bytes]
-        mean = sum(like) / max(1, len(like))
-        squares += sum((run_bytes / mean - 1) ** 2 for run_bytes in like)
-        number += max(0, len(like) - 1)
-    return math.sqrt(squares / number) if number else _USUAL_SPREAD
 
 
 def _shrunk(

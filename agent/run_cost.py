@@ -1,13 +1,19 @@
-"""What a run tells of the cost of its kind, also one that the plan or a cap ended early. Pure."""
+"""What a run tells of the cost of its kind, also one that was ended early, and what the next one will cost. Pure."""
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wire.measured import Failed, Throughput
 from wire.reasons import Invalid, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    from agent.planner import Visit, Wish
     from wire.measured import Transfer
     from wire.results import Outcome
 
@@ -15,6 +21,13 @@ _ON_THE_LINK: Final = 1.05
 """Bytes of the interface for each of payload: headers and what acknowledges them."""
 _TELLING_BYTES: Final = 1_000_000
 """A run that was ended before anything was measured tells nothing if it moved less."""
+_WORTH_A_TRY: Final = 0.25
+"""Of a guess: with less left no run is begun, not even to find out what it costs."""
+_BELIEVED: Final = timedelta(days=10)
+_SAMPLES: Final = 24
+"""How many of the last runs tell what a run costs."""
+_USUAL_SPREAD: Final = 0.4
+"""Coefficient of variation from test to test on a cell (METHOD.md 2.4)."""
 
 
 class Cost(NamedTuple):
@@ -43,6 +56,46 @@ def of(outcome: Outcome, spent_bytes: int | None, *, length_s: float, omit_s: fl
     by_the_plan = Invalid.QUOTA_REACHED in outcome.invalid
     missing = sum(_missing_bytes(one, length_s) for one in cut) if by_the_plan else 0
     return Cost(spent_bytes + missing, outcome.upload is not None, bool(cut))
+
+
+def expect(wish: Wish, visits: Sequence[Visit], day: date, *, upload: bool, room_bytes: float | None = None) -> float:
+    """Expect what a run will move, in bytes: the mean of the last of its kind, else a guess scaled by the others.
+
+    A guess alone forbids no run: where nothing is known, `room_bytes` are enough for one that is worth a try.
+    What a run that was cut short would have moved is believed for ten days: a link that was fast then, and is not any
+    more, has its runs again.
+    """
+    of_job = [
+        visit
+        for visit in visits
+        if visit.job == wish.job
+        and visit.run_bytes is not None
+        and not (visit.cut_short and day - visit.day >= _BELIEVED)
+    ]
+    usual = wish.usual_bytes(upload=upload)
+    for kind in (upload, not upload):
+        like = [visit.run_bytes or 0 for visit in of_job if visit.upload is kind][-_SAMPLES:]
+        if like:
+            return sum(like) / len(like) * usual / wish.usual_bytes(upload=kind)
+    return usual if room_bytes is None else min(usual, max(room_bytes, usual * _WORTH_A_TRY))
+
+
+def both(wish: Wish, visits: Sequence[Visit], day: date, *, room_bytes: float | None = None) -> tuple[float, float]:
+    """Expect what a run will move without its upload, and with it; twice the same where none is wanted."""
+    down = expect(wish, visits, day, upload=False, room_bytes=room_bytes)
+    return down, max(down, expect(wish, visits, day, upload=True)) if wish.upload else down
+
+
+def spread(wish: Wish, visits: Sequence[Visit]) -> float:
+    """Return the coefficient of variation of what a job's last runs moved, those with upload and without apart."""
+    squares, number = 0.0, 0
+    for kind in (True, False):
+        moved = [visit.run_bytes or 0 for visit in visits if visit.job == wish.job and visit.upload is kind]
+        like = [run_bytes for run_bytes in moved[-_SAMPLES:] if run_bytes]
+        mean = sum(like) / max(1, len(like))
+        squares += sum((run_bytes / mean - 1) ** 2 for run_bytes in like)
+        number += max(0, len(like) - 1)
+    return math.sqrt(squares / number) if number else _USUAL_SPREAD
 
 
 def _missing_bytes(transfer: Transfer, length_s: float) -> int:

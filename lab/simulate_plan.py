@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agent import run_cost
 from agent.meter import Meter, grown_bytes
 from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, room, zone_of
-from agent.planner import Visit, Wish, cost, next_of_day, plan_of_day
+from agent.planner import Visit, Wish, next_of_day, plan_of_day
 from agent.settings import Plan, Share
 from base.table import render
 from lab.numbers import whole
@@ -266,8 +267,10 @@ def _live(link: Link, day: date) -> None:
         now_s = max(now_s, due.at_s)
         wish = next(wish for wish in _WISHES if wish.job == due.job)
         left = room(plan, spent, Claim.SCHEDULE)
-        down = cost(wish, link.visits[-400:], day, upload=False, room_bytes=left.left_bytes if left else None)
-        both = cost(wish, link.visits[-400:], day, upload=True)
+        down = run_cost.expect(
+            wish, link.visits[-400:], day, upload=False, room_bytes=left.left_bytes if left else None
+        )
+        both = run_cost.expect(wish, link.visits[-400:], day, upload=True)
         upload = due.upload and (left is None or left.left_bytes >= both)
         visit = Visit(due.job, day, due.slot, due.hour, upload, None)
         if left is None or left.left_bytes >= down:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent import run_cost
 from agent.plan import Claim, Spent, day_begins, limit_bytes, plan_day, plan_month, zone_of
-from agent.planner import TURN_S, Visit, Wish, cost, next_of_day, period_s, plan_of_day
+from agent.planner import TURN_S, Visit, Wish, next_of_day, period_s, plan_of_day
 from agent.settings import Plan, Share
 
 LIGHT = Wish("light", 8, 6.0, upload=True)
@@ -76,7 +77,7 @@ class Month:
                 continue
             left = self._left(day)
             wish = next(wish for wish in self.wishes if wish.job == run.job)
-            if left is not None and left < cost(wish, self.visits, day, upload=False, room_bytes=left):
+            if left is not None and left < run_cost.expect(wish, self.visits, day, upload=False, room_bytes=left):
                 self.visits.append(Visit(run.job, day, run.slot, run.hour, run.upload, None))
                 continue
             length = (wish.length_s + 0.4) / (LIGHT.length_s + 0.4)
