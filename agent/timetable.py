@@ -60,6 +60,7 @@ class Timetable:
         self._began_steady_s = clock.monotonic_s()
         self._offset_s = self._since_s - self._began_steady_s
         self._passed: dict[tuple[str, str], int] = {}
+        self._stated: dict[str, str] = {}
         self.roll_call = RollCall(settings, spool, runner)
 
     def next_run(self) -> tuple[float, Task | None]:
@@ -125,8 +126,8 @@ class Timetable:
             for lost in plan.dropped:
                 self._tell_left_out(link, lost, plan, now)
         hour = datetime.fromtimestamp(now.timestamp() // 3600 * 3600, UTC).isoformat()
-        if not self._spool.told(link.name, "plan", hour) and (state := self._runner.budget.state(link)) is not None:
-            self._spool.tell(link.name, "plan", hour)
+        if self._stated.get(link.name) != hour and (state := self._runner.budget.state(link)) is not None:
+            self._stated[link.name] = hour
             self._runner.keep(link.name, state, started_at=now, elapsed_s=0.0)
 
     def _tell_left_out(self, link: Link, lost: LeftOut, plan: DayPlan, now: datetime) -> None:

@@ -128,7 +128,7 @@ def show(report: Report) -> str:
     return f"""{render(head, rows)}
 
 counted for ours: results and their acknowledgements, the archive of throughput results, the begin and the end of every
-run, the data plan's books (bytes, counters, planned runs, hours told), the links' last speeds; not the system's log,
+run, the data plan's books (bytes, counters, planned runs), the links' last speeds; not the system's log,
 nor what changes rarely (modems' profiles, operators' words)
 ours writes {report.ratio:.2f} of SQLite as it comes
 goal: at most {report.goal_ratio}: {"met" if report.goal_met else "MISSED"}"""
@@ -186,7 +186,6 @@ class Ours:
             self._committed()
         self._tick(event)
         if result.job is None:
-            self._tell(event, result)
             self._defer(event, result, None, None)
             return
         job, link = self._config.job(result.job.name), result.link or ""
@@ -217,11 +216,6 @@ class Ours:
             self._committed()
         elif self._held_since_s is None:
             self._held_since_s = event.at_s
-
-    def _tell(self, event: Event, result: Result) -> None:
-        """Note the hour of a plan's state, as agent.timetable does."""
-        self._spool.tell(result.link or "", event.kind, result.started_at.isoformat()[:13])
-        self.flushes += 1
 
     def _carry(self, link: str, result: Result) -> None:
         """Let the interface carry what a run says that it carried, and remember how fast it was."""
