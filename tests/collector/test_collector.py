@@ -217,7 +217,10 @@ def test_a_refused_password_is_said_once_and_the_corrected_file_is_enough(broker
     collector.start()
     try:
         wait_until(lambda: "refused by the broker" in collector.said())
-        credentials.write_text(right)
+        corrected = tmp_path / "corrected"  # put in its place whole: the collector is reading it
+        corrected.touch(mode=0o600)
+        corrected.write_text(right)
+        corrected.replace(credentials)
         wait_until(lambda: "listening" in collector.said())
         assert collector.said().count("refused by the broker") == 1
         assert "guess" not in collector.said()
