@@ -15,7 +15,7 @@ from wire.form import Name
 DEFAULT_CONFIG: Final = Path("/etc/probefleet/collector.yaml")
 DEFAULT_SITES: Final = Path("/etc/probefleet/sites.yaml")
 
-Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/@\s]+(/[^\s]*)?$")]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/@\s]+(/[^\s]*)?\Z")]
 """No `user:password@` in it: an address is logged, and credentials have a file."""
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -84,8 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journal: JournalSettings
     sink: SinkSettings
     resend: ResendSettings = ResendSettings()
-    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "probefleet-collector"
-    share: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | None = None
+    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")] = "probefleet-collector"
+    share: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")] | None = None
     serves: ServesSettings | None = None
     limits: LimitSettings = LimitSettings()
 

@@ -28,6 +28,10 @@ MISTAKES = {
         ":3: sink.url: expected `str` matching"
     ],
     "sink: 3\n": [": sink: expected"],
+    'broker: {host: b}\njournal: {path: j}\nsink: {kind: none}\nclient_id: "c\\n"\nshare: "s\\n"\n': [
+        ":4: client_id: expected `str` matching",
+        ":5: share: expected `str` matching",
+    ],
     "broker: {host: b}\njournal: {path: j}\nsink: {kind: {}}\n": [":3: sink.kind: expected `str`"],
     "broker: {host: b}\njournal: {path: j}\nsink: {kind: none}\nresend: {ask: maybe, again_s: 1}\n": [
         ":4: resend.ask: expected `bool`",
