@@ -111,6 +111,7 @@ class Publisher:
         self._connected_at_s = 0.0
         self._reconnect_s = 1
         self._last_refusal = ""
+        self._unreachable_said_s = -SAME_WORDS_EVERY_S
         self._questions = Questions(
             probe_id,
             self._connected,
@@ -120,6 +121,7 @@ class Publisher:
         self._client = make_client(broker, client_id=probe_id, clean_session=False)
         self._client.max_queued_messages_set(2 * WINDOW)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_socket_open = _give_up_dead_connections
@@ -340,6 +342,14 @@ class Publisher:
         self._connected_at_s = time.monotonic()
         self._connected.set()
         self.wake()
+
+    @_held
+    def _on_connect_fail(self, _client: Client, _data: object) -> None:
+        now_s = time.monotonic()
+        if now_s - self._unreachable_said_s >= SAME_WORDS_EVERY_S:
+            self._unreachable_said_s = now_s
+            words = "broker %s:%d cannot be reached; results wait in the spool; is the host right, is there a link?"
+            log.warning(words, self._broker.host, self._broker.port)
 
     @_held
     def _on_disconnect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH: Final = Path("/etc/probefleet/agent.yaml")
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Interface = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
+Interface = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}\Z")]
 """A network device; the kernel's limit is 15 characters (IFNAMSIZ in linux/if.h)."""
 Period = Annotated[int, msgspec.Meta(ge=5, le=31 * 86_400)]
 Megabytes = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
@@ -48,15 +48,15 @@ class Site(_Section, frozen=True, kw_only=True):
 
     id: Name
     name: str = ""
-    commune: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{5}$")] | None = None
+    commune: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{5}\Z")] | None = None
     commune_scheme: Text | None = None
 
 
 class Sms(_Section, frozen=True, kw_only=True):
     """A message that the operator answers."""
 
-    number: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9]{3,15}$")]
-    text: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{1,100}$")]
+    number: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9]{3,15}\Z")]
+    text: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{1,100}\Z")]
 
 
 class Balance(_Section, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class Balance(_Section, frozen=True, kw_only=True):
     `unit` (B, KB, MB, GB) in the answer; capitals and accents do not matter.
     """
 
-    ussd: Annotated[str, msgspec.Meta(pattern=r"^[*#][0-9*]{1,20}#$")] | None = None
+    ussd: Annotated[str, msgspec.Meta(pattern=r"^[*#][0-9*]{1,20}#\Z")] | None = None
     sms: Sms | None = None
     pattern: Text = r"(?P<number>[0-9][0-9.,]*)\s*(?P<unit>[KMG]?B)\b"
     every_h: Annotated[int, msgspec.Meta(ge=1, le=744)] = 24
@@ -85,7 +85,7 @@ class Plan(_Section, frozen=True, kw_only=True):
     quota_month_mb: Megabytes | None = None
     time_zone: Text | None = None
     utc_offset_h: Annotated[float, msgspec.Meta(ge=-12, le=14)] = 7.0
-    reset_at: Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "00:00"
+    reset_at: Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z")] = "00:00"
     reset_day: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
     overhead_percent: Percent = 3
     telemetry_percent: Percent = 2
@@ -129,7 +129,7 @@ class Link(_Section, frozen=True, kw_only=True):
     name: Name
     interface: Interface
     modem: Text | None = "auto"
-    usb_path: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+-[0-9]+(\.[0-9]+)*$")] | None = None
+    usb_path: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+-[0-9]+(\.[0-9]+)*\Z")] | None = None
     apn: Text = "auto"
     pin_file: Path | None = None
     resolvers: Annotated[tuple[Text, ...], msgspec.Meta(max_length=4)] = ()
@@ -139,9 +139,9 @@ class Link(_Section, frozen=True, kw_only=True):
     recovery: RecoveryOptions = RecoveryOptions()
     routes: Literal["keep", "leave"] = "keep"
     """Whether the agent keeps a routing table for this link (`probe-agent link setup`)."""
-    gateway: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}$")] | None = None
+    gateway: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}\Z")] | None = None
     """The link's way out, where no default route says it."""
-    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] | None = None
+    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")] | None = None
     """The network namespace in which the interface lives (ip-netns(8)); needs root."""
 
 

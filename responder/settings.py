@@ -19,8 +19,8 @@ DEFAULT_PATH: Final = Path("/etc/probefleet/responder.yaml")
 MAX_PORTS: Final = 1000
 DEFAULT_TRANSFERS: Final = 2  # download and upload
 
-Host = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:.][A-Za-z0-9:._-]*$")]
-Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f:.]+$")]
+Host = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9:.][A-Za-z0-9:._-]*\Z")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f:.]+\Z")]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

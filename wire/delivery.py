@@ -43,7 +43,7 @@ MAX_RESEND_RANGES: Final = 64
 MAX_RESEND_RESULTS: Final = 2000
 """How many numbers one `Resend` may span; what is more is asked for later."""
 
-SpoolId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}$")]
+SpoolId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,64}\Z")]
 Ranges = Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(min_length=1, max_length=MAX_RESEND_RANGES)]
 
 

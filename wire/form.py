@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62})$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62})\Z")]
 """A probe, site, link or job: lower-case letters, digits, dot, dash, underscore; safe in a topic and in a file name."""
 
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -266,3 +266,19 @@ def test_numbers_out_of_this_world_make_no_probe_deaf(
     until(lambda: 2 in server.results)
     server.say(topics.ACK, Ack(spool_id=spool.spool_id, stored=((1, 2),)))
     assert publisher.wait_until_empty(PATIENCE_S)
+
+
+def test_a_broker_that_cannot_be_reached_is_named_once_and_found_when_it_is_back(
+    publisher: Publisher, broker: Mosquitto, spool: Spool, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.stop()
+    publisher._client.reconnect_delay_set(1, 1)
+    publisher.start()
+    until(lambda: "cannot be reached" in caplog.text)
+    failed = publisher._client.on_connect_fail
+    assert failed is not None
+    failed(publisher._client, None)
+    assert caplog.text.count(f"broker {broker.host}:{broker.port} cannot be reached") == 1
+    spool.append(result())
+    broker.start()
+    until(lambda: server.results)
