@@ -18,7 +18,7 @@ from wire.reasons import Reason
 if TYPE_CHECKING:
     from agent.path import LinkPath
 
-HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?$")]
+HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?\Z")]
 
 
 LONGEST_S: Final = 60.0

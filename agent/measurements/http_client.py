@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agent.path import LinkPath
 
-Url = Annotated[str, msgspec.Meta(pattern=r'^https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?(/[!"$-~]*)?$', max_length=500)]
+Url = Annotated[str, msgspec.Meta(pattern=r'^https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?(/[!"$-~]*)?\Z', max_length=500)]
 """An address of the web as it is asked for: no user, no fragment, other than ASCII letters percent-encoded."""
 
 _CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.http_child")

@@ -63,7 +63,7 @@ class ThroughputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     omit_s: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     streams: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
     upload: bool = True
-    congestion: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,15}$")] | None = "cubic"
+    congestion: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,15}\Z")] | None = "cubic"
     interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=1)] = 0.5
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] | None = None
     connect_timeout_s: Annotated[float, msgspec.Meta(ge=0.5, le=30)] = 5

@@ -70,7 +70,7 @@ Cap = Annotated[int, msgspec.Meta(ge=0, le=24)]
 class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A USB hub port whose power can be switched, as uhubctl names it: `location: 1-1`, `port: 2`."""
 
-    location: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(-[0-9]+(\.[0-9]+)*)?$")]
+    location: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(-[0-9]+(\.[0-9]+)*)?\Z")]
     port: Annotated[int, msgspec.Meta(ge=1, le=32)]
 
 
@@ -84,7 +84,7 @@ class RecoveryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     rungs: tuple[RungNumber, ...] = ()
     after_failures: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
-    check: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^\s:]+:[0-9]{1,5}$")], ...] = ()
+    check: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^\s:]+:[0-9]{1,5}\Z")], ...] = ()
     cool_down_s: dict[RungNumber, Pause] = {}
     daily_cap: dict[RungNumber, Cap] = {}
     hub: Hub | None = None
