@@ -27,8 +27,11 @@ DEFAULT_PORT: Final = 2112
 """irtt's own default."""
 _OPENING_S: Final = (0.5, 1.0, 2.0)
 """How long each attempt to reach the server waits."""
-_LAST_REPLIES_S: Final = 12.0
-"""irtt waits for late replies: three times the longest round trip, or 4 s if there was none."""
+_LAST_REPLIES_S: Final = 2.0
+"""How long the last echoes may take, as ping's (agent.measurements.icmp), before they count as lost.
+
+irtt's own wait is three times the longest round trip of the run: on a short way a late last reply would be a loss.
+"""
 _PING_INTERVAL_S: Final = 0.2
 _MARGIN_S: Final = 2.0
 _PACKET_BYTES: Final = 60 + 28  # irtt's smallest packet with both time stamps; UDP and IPv4 headers
@@ -96,7 +99,7 @@ def _require_route(interface: str, address: str, source: str, port: int) -> None
 
 def _irtt(source: str, address: str, port: int, options: LatencyOptions) -> echo_report.UdpEcho:
     command = ["irtt", "client", "-Q", "-o", "-", "-4"]
-    command += ["-d", f"{options.duration_s:g}s", "-i", f"{options.interval_ms}ms"]
+    command += ["-d", f"{options.duration_s:g}s", "-i", f"{options.interval_ms}ms", f"--wait={_LAST_REPLIES_S:g}s"]
     command.append("--timeouts=" + ",".join(f"{pause_s:g}s" for pause_s in _OPENING_S))
     command += [f"--local={source}", f"{address}:{port}"]
     finished = run_killable(command, deadline_s=options._irtt_deadline_s)  # noqa: SLF001  # one module

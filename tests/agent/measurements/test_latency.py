@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,6 +54,50 @@ def test_round_trips_are_measured_by_two_tools(echo_port: int) -> None:
     assert (result.icmp.tool, result.icmp.sent) == ("ping", 3)
     assert result.interface_bytes is not None
     assert result.interface_bytes > result.udp.received * 2 * 88
+
+
+@pytest.fixture
+def late_port(echo_port: int) -> Iterator[int]:
+    """Stand before the irtt server and hold its eleventh answer, that to the tenth echo, for a second."""
+    with socket.socket(type=socket.SOCK_DGRAM) as front, socket.socket(type=socket.SOCK_DGRAM) as back:
+        front.bind(("127.0.0.1", 0))
+        back.connect(("127.0.0.1", echo_port))
+        front.settimeout(0.1)
+        back.settimeout(0.1)
+        ended = threading.Event()
+        clients: list[tuple[str, int]] = []
+
+        def forth() -> None:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    datagram, client = front.recvfrom(2000)
+                    clients.append(client)
+                    back.send(datagram)
+
+        def and_back() -> None:
+            answers = 0
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    datagram = back.recv(2000)
+                    answers += 1
+                    if answers == 11:
+                        ended.wait(1.0)
+                    front.sendto(datagram, clients[-1])
+
+        threads = [threading.Thread(target=forth), threading.Thread(target=and_back)]
+        for thread in threads:
+            thread.start()
+        yield front.getsockname()[1]
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_last_echo_that_takes_long_is_late_not_lost(late_port: int) -> None:
+    result = latency.run(paths.look("lo"), "127.0.0.1", SHORT, port=late_port)
+    assert (result.udp.sent, result.udp.received) == (10, 10)
+    assert result.udp.rtt_max_ms is not None
+    assert result.udp.rtt_max_ms >= 1000
 
 
 def test_the_second_opinion_can_be_left_out(echo_port: int) -> None:
