@@ -76,6 +76,8 @@ class Bench:
         self.sim_seen: Callable[[str | None], None] = lambda _sim: None
         """Takes the hashed number of the SIM that a look has found; raises MeasurementFailed if its plan is spent."""
         self.lease_ends_s: float | None = None
+        self.pace_bytes_per_s: float | None = None
+        """How fast a transfer went that the plan ended before anything was measured."""
         self._begin_by_s: float | None = None
         self.tracing: TraceOptions | None = None
         """How to look for the way after a failure; None: not at all."""

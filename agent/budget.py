@@ -181,7 +181,7 @@ class Budget:
         day = self.day(link)
         booked = self._spool.spent(link.name, day, self._month(link)[0])
         pending = self._pending[link.name]
-        return Spent(booked.day_bytes + pending, booked.month_bytes + pending)
+        return Spent(booked.day_bytes + pending, booked.month_bytes + pending, booked.before)
 
     def room(self, link: Link, claim: Claim) -> Room | None:
         """Tell what a claim may spend; None without a quota."""
@@ -214,8 +214,9 @@ class Budget:
     def day_after(self, link: Link, day: date, spent: Spent) -> tuple[date, Spent]:
         """Name the plan day after a day, and what is spent as it begins, if so much is as the day ends."""
         following = day + timedelta(days=1)
-        begins_month = following == plan_month(link.plan, day)[1]
-        return following, Spent(0, 0 if begins_month else spent.month_bytes)
+        if following == plan_month(link.plan, day)[1]:
+            return following, Spent(0, 0)
+        return following, Spent(0, spent.month_bytes, (*spent.before, (day.isoformat(), spent.day_bytes)))
 
     def runs_of_day(self, link: Link, ordinal: int) -> tuple[Planned, ...]:
         """Return the runs that the link's plan has, or had, for a day given by its ordinal."""

@@ -75,7 +75,7 @@ def foresee(
             left = room(link.plan, spent, Claim.SCHEDULE)
             costs = costs_of(jobs[name], visits, day, left)
             found.append(coming := Coming(at_s, name, upload, allowed(left, costs, upload=upload), costs))
-            spent = Spent(spent.day_bytes + coming.run_bytes, spent.month_bytes + coming.run_bytes)
+            spent = Spent(spent.day_bytes + coming.run_bytes, spent.month_bytes + coming.run_bytes, spent.before)
             if run is not None and coming.run_bytes:
                 visits.append(Visit(name, day, run.slot, run.hour, coming.upload, coming.run_bytes))
         yield found

@@ -73,7 +73,8 @@ def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Sp
     in_day, in_month = (
         db.execute(query, (link, since.isoformat(), until)).fetchone()[0] for since in (day, month_began)
     )
-    return Spent(in_day, in_month)
+    query = "SELECT day, bytes FROM spent WHERE link=? AND day >= ? AND day < ?"
+    return Spent(in_day, in_month, tuple(db.execute(query, (link, month_began.isoformat(), day.isoformat()))))
 
 
 def change_sim(db: sqlite3.Connection, link: str, sim: str) -> bool:

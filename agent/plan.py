@@ -24,10 +24,14 @@ class Claim(StrEnum):
 
 
 class Spent(NamedTuple):
-    """Bytes that the interface has carried in the present plan day, and in the plan month, that day included."""
+    """Bytes that the interface has carried in the present plan day, and in the plan month, that day included.
+
+    `before`: in each earlier day of that month on which there were any, by its name (YYYY-MM-DD).
+    """
 
     day_bytes: int
     month_bytes: int
+    before: tuple[tuple[str, int], ...] = ()
 
 
 class Room(NamedTuple):

@@ -104,7 +104,7 @@ class DayPlan(NamedTuple):
     """A link's plan day; `runs` are in order.
 
     `allowance_bytes` is what its tests may move, None without a quota; `day_binds`: by the quota of the day, not by the
-    day's share of the month.
+    day's share of the month. `beside_bytes` of it are left to what else crosses the link.
     """
 
     day: date
@@ -113,6 +113,7 @@ class DayPlan(NamedTuple):
     days_left: int
     allowance_bytes: int | None
     day_binds: bool
+    beside_bytes: int
     runs: tuple[Planned, ...]
     dropped: tuple[Dropped, ...]
 
@@ -143,9 +144,8 @@ def plan_of_day(
     may_move = allowance.left_bytes if allowance is not None else None
     day_binds = allowance is not None and allowance.day_binds
     exact = may_move is not None and (days_left == 1 or day_binds)
-    aim = may_move
-    if may_move is not None and exact:
-        aim = max(0.0, may_move - _beside_tests(plan, day, spent, visits))
+    beside = _beside_tests(plan, spent, visits, may_move) if may_move is not None and exact else 0.0
+    aim = may_move - beside if may_move is not None else None
     costs = {wish: run_cost.both(wish, visits, day, room_bytes=aim) for wish in wishes}
     if aim is not None and exact:
         aim = _careful(costs, aim, visits)
@@ -174,6 +174,7 @@ def plan_of_day(
         days_left,
         int(may_move) if may_move is not None else None,
         day_binds,
+        int(beside),
         tuple(sorted(runs)),
         tuple(dropped),
     )
@@ -228,13 +229,21 @@ def _allowance(plan: Plan, spent: Spent, days_left: int) -> _Allowance | None:
     return min(shares, default=None)
 
 
-def _beside_tests(plan: Plan, day: date, spent: Spent, visits: Sequence[Visit]) -> float:
-    """Expect what else will cross the link on a day: telemetry's share, or what did on the mean day of this month."""
-    first = plan_month(plan, day)[0]
-    tests = sum(visit.run_bytes or 0 for visit in visits if first <= visit.day < day)
-    seen = max(0, spent.month_bytes - spent.day_bytes - tests) / max(1, (day - first).days)
+def _beside_tests(plan: Plan, spent: Spent, visits: Sequence[Visit], may_move: float) -> float:
+    """Expect what else will cross the link on a day: telemetry's share, or what did on the usual day of this month.
+
+    That is their median, and at most half of what the day may move: one day of something else must not end the tests
+    of those that follow. Of a day on which a run was cut short it is not known what its tests moved.
+    """
+    tests: defaultdict[str, int] = defaultdict(int)
+    unknown: set[str] = set()
+    for visit in visits:
+        tests[visit.day.isoformat()] += visit.run_bytes or 0
+        if visit.cut_short:
+            unknown.add(visit.day.isoformat())
+    seen = sorted(moved - tests[name] for name, moved in spent.before if name not in unknown)
     share = (plan.quota_day_mb or 0) * 1e4 * plan.telemetry_percent
-    return max(seen, share)
+    return min(max(share, seen[(len(seen) - 1) // 2] if seen else 0.0), may_move / 2)
 
 
 def _careful(costs: Mapping[Wish, tuple[float, float]], allowance: float, visits: Sequence[Visit]) -> float:

@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agent.meter import FASTEST_BYTES_PER_S
 from wire.measured import Failed, Throughput
 from wire.reasons import Invalid, Reason
 
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 _ON_THE_LINK: Final = 1.05
 """Bytes of the interface for each of payload: headers and what acknowledges them."""
-_TELLING_BYTES: Final = 1_000_000
-"""A run that was ended before anything was measured tells nothing if it moved less."""
 _WORTH_A_TRY: Final = 0.25
 """Of a guess: with less left no run is begun, not even to find out what it costs."""
 _BELIEVED: Final = timedelta(days=10)
+_LEAST_S: Final = 0.1
 _SAMPLES: Final = 24
 """How many of the last runs tell what a run costs."""
 _USUAL_SPREAD: Final = 0.4
@@ -38,17 +38,17 @@ class Cost(NamedTuple):
     cut_short: bool
 
 
-def of(outcome: Outcome, spent_bytes: int | None, *, length_s: float, omit_s: float) -> Cost | None:
+def of(
+    outcome: Outcome, spent_bytes: int | None, *, length_s: float, pace_bytes_per_s: float | None = None
+) -> Cost | None:
     """Tell what the like of this run cost; None if it tells nothing. `length_s`: one transfer, its start included.
 
     A run that was cut short has to tell something: else the guess that let it begin lets the same one begin every day.
+    `pace_bytes_per_s`: that of a download which the plan ended before anything was measured.
     """
-    if spent_bytes is None:
-        return None
-    if isinstance(outcome, Failed):
-        ended_at_once = outcome.reason is Reason.QUOTA_REACHED and omit_s > 0 and spent_bytes >= _TELLING_BYTES
-        return Cost(round(spent_bytes * length_s / omit_s), upload=False, cut_short=True) if ended_at_once else None
-    if not isinstance(outcome, Throughput):
+    if isinstance(outcome, Failed) and pace_bytes_per_s is not None:
+        return Cost(round(length_s * _on_the_link(pace_bytes_per_s)), upload=False, cut_short=True)
+    if spent_bytes is None or not isinstance(outcome, Throughput):
         return None
     if outcome.upload_failure not in {None, Reason.BUDGET_SHORT, Reason.QUOTA_REACHED}:
         return None
@@ -61,23 +61,28 @@ def of(outcome: Outcome, spent_bytes: int | None, *, length_s: float, omit_s: fl
 def expect(wish: Wish, visits: Sequence[Visit], day: date, *, upload: bool, room_bytes: float | None = None) -> float:
     """Expect what a run will move, in bytes: the mean of the last of its kind, else a guess scaled by the others.
 
-    A guess alone forbids no run: where nothing is known, `room_bytes` are enough for one that is worth a try.
-    What a run that was cut short would have moved is believed for ten days: a link that was fast then, and is not any
-    more, has its runs again.
+    A guess alone forbids no run: where nothing is known, `room_bytes` are enough for one that is worth a try. Figures
+    are believed for ten days: of a link that was faster then, or a job that was longer, something new is learnt.
     """
-    of_job = [
-        visit
-        for visit in visits
-        if visit.job == wish.job
-        and visit.run_bytes is not None
-        and not (visit.cut_short and day - visit.day >= _BELIEVED)
-    ]
+    of_job = [visit for visit in visits if visit.job == wish.job and visit.run_bytes is not None]
+    fresh = [visit for visit in of_job if not visit.cut_short or day - visit.day < _BELIEVED]
     usual = wish.usual_bytes(upload=upload)
-    for kind in (upload, not upload):
-        like = [visit.run_bytes or 0 for visit in of_job if visit.upload is kind][-_SAMPLES:]
-        if like:
-            return sum(like) / len(like) * usual / wish.usual_bytes(upload=kind)
-    return usual if room_bytes is None else min(usual, max(room_bytes, usual * _WORTH_A_TRY))
+    known = _mean_bytes(wish, fresh, upload=upload)
+    if known is not None and day - max(visit.day for visit in fresh) < _BELIEVED:
+        return known
+    guess = usual if known is None else min(usual, known)
+    return guess if room_bytes is None else min(guess, max(room_bytes, guess * _WORTH_A_TRY))
+
+
+def _mean_bytes(wish: Wish, visits: Sequence[Visit], *, upload: bool) -> float | None:
+    """Take the mean of the last of a kind; of the other one, scaled, where of this no run came to its end."""
+    for came_to_its_end in (True, False):
+        for kind in (upload, not upload):
+            like = [visit for visit in visits if visit.upload is kind][-_SAMPLES:]
+            if like and not (came_to_its_end and all(visit.cut_short for visit in like)):
+                mean = sum(visit.run_bytes or 0 for visit in like) / len(like)
+                return max(1.0, mean * wish.usual_bytes(upload=upload) / wish.usual_bytes(upload=kind))
+    return None
 
 
 def both(wish: Wish, visits: Sequence[Visit], day: date, *, room_bytes: float | None = None) -> tuple[float, float]:
@@ -101,4 +106,9 @@ def spread(wish: Wish, visits: Sequence[Visit]) -> float:
 def _missing_bytes(transfer: Transfer, length_s: float) -> int:
     """Foresee what a transfer would still have moved. Its time is without the start where nobody saw that."""
     done_s = transfer.elapsed_s + (transfer.omit_s if transfer.mbps is None else 0)
-    return round(max(0.0, length_s - done_s) * transfer.payload_bytes / transfer.elapsed_s * _ON_THE_LINK)
+    return round(max(0.0, length_s - done_s) * _on_the_link(transfer.payload_bytes / max(_LEAST_S, transfer.elapsed_s)))
+
+
+def _on_the_link(payload_bytes_per_s: float) -> float:
+    """Add the headers; a pace that no modem has is a burst."""
+    return min(payload_bytes_per_s * _ON_THE_LINK, FASTEST_BYTES_PER_S)

@@ -178,7 +178,7 @@ class Runner:
         began: Boot | None = None
         if self.timekeeper is not None and start is not None:
             result, began = self.timekeeper.date(result, start)
-        cost = self._cost(job, outcome, spent_bytes)
+        cost = self._cost(job, outcome, spent_bytes, bench.pace_bytes_per_s)
         at_once = by_hand or not is_telemetry(result)
         self._store(_Unspooled(result, run, cost, began, account, at_once))
         return result
@@ -213,11 +213,11 @@ class Runner:
             raise Interrupted
 
     @staticmethod
-    def _cost(job: Job, outcome: Outcome, spent_bytes: int | None) -> Cost | None:
+    def _cost(job: Job, outcome: Outcome, spent_bytes: int | None, pace_bytes_per_s: float | None) -> Cost | None:
         if not isinstance(job, ThroughputJob):
             return None
         length_s = job.options.omit_s + job.options.duration_s
-        return run_cost.of(outcome, spent_bytes, length_s=length_s, omit_s=job.options.omit_s)
+        return run_cost.of(outcome, spent_bytes, length_s=length_s, pace_bytes_per_s=pace_bytes_per_s)
 
     def _thinned(self, job: RadioJob, link: Link, outcome: Outcome, at_s: float) -> Outcome | None:
         """Return what is to be spooled of a look; None if it is folded into the next record."""
@@ -244,6 +244,7 @@ class Runner:
                 with inside(bench.link.namespace):
                     return jobs.run(bench, job)
         except MeasurementFailed as failure:
+            bench.pace_bytes_per_s = failure.pace_bytes_per_s
             reading = bench.seen.reading if bench.seen is not None else None
             return Failed(reason=failure.reason, detail=failure.detail[:300], radio=reading, trace=failure.trace)
         except Interrupted:

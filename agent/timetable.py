@@ -151,4 +151,7 @@ def left_out(lost: LeftOut, plan: DayPlan) -> str:
     else:
         days = f"the {plan.days_left} days left of the month" if plan.days_left > 1 else "the last day of the month"
         why = f"so that the plan lasts for {days}"
-    return f"{' and '.join(parts)} left out today: tests may move {may:.0f} MB, {why}"
+    beside = (
+        f"; {plan.beside_bytes / 1e6:.0f} MB of it are left to what else crosses the link" if plan.beside_bytes else ""
+    )
+    return f"{' and '.join(parts)} left out today: tests may move {may:.0f} MB, {why}{beside}"

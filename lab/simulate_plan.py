@@ -139,7 +139,8 @@ class Link:
 
 def _sum(plan: Plan, counted: Counter[date], day: date) -> Spent:
     first = plan_month(plan, day)[0]
-    return Spent(counted[day], sum(count for one, count in counted.items() if first <= one <= day))
+    before = tuple((one.isoformat(), count) for one, count in sorted(counted.items()) if first <= one < day)
+    return Spent(counted[day], counted[day] + sum(count for _, count in before), before)
 
 
 class Row(NamedTuple):

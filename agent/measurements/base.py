@@ -23,6 +23,7 @@ class MeasurementFailed(Exception):
 
     `begun` says whether test data had begun to flow: a run that was turned away at the door may be tried elsewhere, one
     that has spent the SIM's bytes may not. `trace`: the way to the server, where somebody looked for it afterwards.
+    `pace_bytes_per_s`: that of a transfer's payload, where the data plan ended one and it is known.
     """
 
     def __init__(self, reason: Reason, detail: str = "", *, begun: bool = False) -> None:
@@ -31,6 +32,7 @@ class MeasurementFailed(Exception):
         self.detail = detail
         self.begun = begun
         self.trace: tuple[Hop, ...] = ()
+        self.pace_bytes_per_s: float | None = None
 
 
 def require_up(path: LinkPath) -> None:

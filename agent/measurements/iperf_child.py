@@ -205,6 +205,7 @@ class _Watchdog(threading.Thread):
         self._cap: int | None = job.get("max_bytes")
         self._interface: str = job.get("device") or ""
         self._quota: int | None = job.get("left_bytes")
+        self._omit_s: float = job["omit_s"]
         self._length_s: float = job["omit_s"] + job["duration_s"]
         self._broken_second = job["duration_s"] % 1 > 0
         self._udp = job.get("udp") is not None
@@ -223,8 +224,7 @@ class _Watchdog(threading.Thread):
             if time.monotonic() < self._next_s:
                 continue
             self._next_s = time.monotonic() + _LOOK_EVERY_S * 0.9
-            if not (self.byte_cap_reached or self.quota_reached):
-                self._end_if_spent()
+            self._end_if_spent()
             if time.monotonic() >= self._deadline_s:
                 self.deadline_reached = True
                 self._transfer.cut()
@@ -259,7 +259,11 @@ class _Watchdog(threading.Thread):
         self.looks.append((round(now_s, 4), sum(moved), sum(rtts) // len(rtts)))
 
     def _end_if_spent(self) -> None:
-        """End the test when the cap of its direction, or what the plan has left for both, would be passed soon."""
+        """End the test when the cap of its direction, or what the plan has left for both, would be passed soon.
+
+        Told to finish, libiperf goes on to the end of the omitted start. For a cap that is soon enough; a plan that is
+        spent by then cuts the test, which has no figures.
+        """
         carried = self._carried() if self._cap is not None or self._quota is not None else None
         if carried is None:
             return
@@ -267,10 +271,16 @@ class _Watchdog(threading.Thread):
         (last_s, last_bytes), now_s = self._last, time.monotonic()
         self._last = (now_s, sum(ways))
         rate = (sum(ways) - last_bytes) / max(now_s - last_s, _LOOK_EVERY_S)
-        self.byte_cap_reached = self._cap is not None and ways[0 if self._reverse else 1] >= self._cap
-        self.quota_reached = self._quota is not None and sum(ways) + rate * _RUNS_ON_S >= self._quota
-        if self.byte_cap_reached or self.quota_reached:
+        self.byte_cap_reached |= self._cap is not None and ways[0 if self._reverse else 1] >= self._cap
+        self.quota_reached |= self._quota is not None and sum(ways) + rate * _RUNS_ON_S >= self._quota
+        if self.quota_reached and self._is_omitting():
+            self._transfer.cut()
+        elif self.byte_cap_reached or self.quota_reached:
             self._transfer.finish_early()
+
+    def _is_omitting(self) -> bool:
+        """Whether nothing that counts has flowed yet."""
+        return self._omit_s > 0 and self._left_s() > self._length_s - self._omit_s
 
     def _carried(self) -> tuple[int, int] | None:
         """Read the interface's counters, received and sent bytes: what the data plan is charged for."""

@@ -29,6 +29,9 @@ _CONTROL_BYTES: Final = 20_000  # handshakes, parameters and results of 16 strea
 _SEGMENT_BYTES: Final = 1514
 _ELSEWHERE_SHARE: Final = 0.03
 _ELSEWHERE_BYTES: Final = 200_000
+_TELLING_BYTES: Final = 1_000_000
+_LEAST_PACE_S: Final = 0.2
+"""Of less no pace is told: it would be that of a burst, or of a connection that has hardly begun."""
 
 LEAST_MEASURED_S: Final = 3.0
 """A transfer that was to be measured for longer and was not is too short: slow start weighs on what is left of it."""
@@ -148,6 +151,17 @@ def reason(report: Report) -> Reason:
     return next((found for fragment, found in _REASONS if fragment in text), Reason.TOOL_FAILED)
 
 
+def stopped_by_the_plan(report: Report, where: str) -> MeasurementFailed:
+    """Say that what the plan has left did not last for the omitted start, and how fast it went."""
+    failure = MeasurementFailed(
+        Reason.QUOTA_REACHED, f"{where}: what the plan had left was moved before anything was measured", begun=True
+    )
+    if report.looks and report.looks[-1][1] >= _TELLING_BYTES:
+        (first_s, *_), (last_s, moved_bytes, _) = report.looks[0], report.looks[-1]
+        failure.pace_bytes_per_s = moved_bytes / max(last_s - first_s, _LEAST_PACE_S)
+    return failure
+
+
 def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Transfer:
     """Turn a report without error into the receiver's figures; raise MeasurementFailed if there are none.
 
@@ -159,7 +173,9 @@ def transfer(report: Report, *, reverse: bool, options: ThroughputOptions) -> Tr
     received = report.end.sum_received
     ended_early = report.byte_cap_reached or report.quota_reached
     if received is None or received.seconds <= 0 or received.bytes <= 0:
-        if ended_early:
+        if report.quota_reached:
+            raise stopped_by_the_plan(report, "iperf3")
+        if report.byte_cap_reached:
             raise MeasurementFailed(Reason.QUOTA_REACHED, "the byte cap was reached before anything was measured")
         raise MeasurementFailed(Reason.TOOL_FAILED, "iperf3 counted no bytes, and no error")
     steady_mbps = mbps(received.bytes, received.seconds)

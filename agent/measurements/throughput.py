@@ -46,7 +46,7 @@ RECEIVE_TIMEOUT_S: Final = 6
 CHILD: Final = (sys.executable, "-P", "-m", "agent.measurements.iperf_child")
 
 _LEAST_BYTES: Final = 3_000_000
-"""An upload is not begun with less left to spend."""
+"""A transfer is not begun with less left to spend."""
 
 _TURNED_AWAY: Final = {Reason.BUSY, Reason.REFUSED, Reason.TIMEOUT, Reason.UNREACHABLE, Reason.NAME_NOT_RESOLVED}
 """Failures before the first byte that say something about this server only."""
@@ -116,7 +116,10 @@ def run(path: LinkPath, server: Server, options: ThroughputOptions, terms: Terms
     within_s = terms.begin_within_s - (time.monotonic() - begun_s) if terms.begin_within_s is not None else math.inf
     idle = echoes.idle(options.idle_s, within_s)
     trip = _Trip(path, address, options.at_rtt(idle), terms.login, options.cap_bytes(terms.last_mbps), echoes)
-    down = _transfer(trip, server.ports[0], reverse=True, left_bytes=_left(terms, path, before))
+    left_bytes = _left(terms, path, before)
+    if left_bytes is not None and left_bytes < _LEAST_BYTES:
+        raise MeasurementFailed(Reason.QUOTA_REACHED, f"the plan has {left_bytes / 1e6:.1f} MB left for it")
+    down = _transfer(trip, server.ports[0], reverse=True, left_bytes=left_bytes)
     up: _Ended | None = None
     upload_failure: Reason | None = None
     left_bytes = _left(terms, path, before)
@@ -225,7 +228,9 @@ def _transfer(trip: _Trip, port: int, *, reverse: bool, left_bytes: int | None) 
     try:
         transfer = iperf_report.transfer(report, reverse=reverse, options=options)
     except MeasurementFailed as failure:
-        raise MeasurementFailed(failure.reason, f"{where}: {failure.detail}", begun=True) from failure
+        again = MeasurementFailed(failure.reason, f"{where}: {failure.detail}", begun=True)
+        again.pace_bytes_per_s = failure.pace_bytes_per_s
+        raise again from failure
     own, others_bytes = carried(path.interface, before, after)
     transfer = msgspec.structs.replace(
         transfer,
@@ -273,6 +278,8 @@ def carried(interface: str, before: dict[str, Counters], after: dict[str, Counte
 
 def why(report: Report, path: LinkPath, server: tuple[str, int], where: str) -> MeasurementFailed:
     """Say why a transfer has no figures, having looked at the link and at the far end."""
+    if report.quota_reached:
+        return iperf_report.stopped_by_the_plan(report, where)
     reason, begun = iperf_report.reason(report), report.begun
     detail = f"{where}: {report.error}"
     if begun:

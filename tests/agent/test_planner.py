@@ -49,7 +49,9 @@ class Month:
 
     def books(self, day: date) -> Spent:
         month_began = plan_month(self.plan, day)[0]
-        return Spent(self.spent[day], sum(count for one, count in self.spent.items() if month_began <= one <= day))
+        before = [(one, count) for one, count in sorted(self.spent.items()) if month_began <= one < day]
+        month_bytes = self.spent[day] + sum(count for _, count in before)
+        return Spent(self.spent[day], month_bytes, tuple((one.isoformat(), count) for one, count in before))
 
     def live(self, day: date, *, plan: Plan | None = None, telemetry_mb: float = 0) -> None:
         """Make the day's runs as far as the plan leaves room; a run is stopped when the room is used up."""
@@ -255,10 +257,21 @@ def test_what_crosses_the_link_beside_the_tests_is_left_to_it() -> None:
     plan = Plan(quota_day_mb=200, by_hand_percent=0)
 
     def runs(other_mb: int) -> int:
-        spent = Spent(0, (9 * 170 + 9 * other_mb) * 1_000_000)
+        before = tuple((one.isoformat(), (170 + other_mb) * 1_000_000) for one in JUNE[:9])
+        spent = Spent(0, sum(count for _, count in before), before)
         return len(plan_of_day(NAMES, plan, JUNE[9], wishes=[LIGHT], spent=spent, visits=visits).runs)
 
     assert (runs(1), runs(40)) == (2, 1)
+
+
+def test_one_day_of_something_else_does_not_end_the_tests_of_those_that_follow() -> None:
+    """A system that updates itself, or a reset that looked like a wrap of the counter."""
+    visits = [Visit("light", JUNE[0], 0, 0, upload=False, run_bytes=46_000_000) for _ in range(8)]
+    plan, update_bytes = Plan(quota_day_mb=1000), 4_300_000_000
+    spent = Spent(0, update_bytes, (("2026-06-01", update_bytes), ("2026-06-02", 370_000_000)))
+    days = [plan_of_day(NAMES, plan, day, wishes=[LIGHT], spent=spent, visits=visits) for day in JUNE[1:6]]
+    assert [len(day.runs) for day in days] == [8] * 5
+    assert all(0 < day.beside_bytes <= (day.allowance_bytes or 0) / 2 for day in days)
 
 
 @settings(max_examples=25, deadline=None)

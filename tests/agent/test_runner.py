@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import path, witness
+from agent import jobs, path, witness
 from agent.bench import Look
 from agent.lease import Habits, Wish
-from agent.ledger import Booking
+from agent.ledger import Booking, Visit
 from agent.measurements.base import MeasurementFailed
 from agent.measurements.throughput_options import ThroughputOptions
 from agent.runner import Runner
@@ -31,7 +31,7 @@ from wire.leases import Busy, Denied, Granted, LeaseReply
 from wire.measured import Failed, Radio, Throughput
 from wire.radio import RadioReading, Registration, Technology
 from wire.reasons import Invalid, Reason
-from wire.results import Clock, Result
+from wire.results import Clock, Outcome, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,6 +233,27 @@ def test_a_link_faster_than_foreseen_is_stopped_in_the_test_before_the_quota(
     told = result.outcome.invalid if isinstance(result.outcome, Throughput) else (reason(result),)
     assert "quota_reached" in told
     assert 0 < spent < 3_000_000_000, "several times that in its seconds, were it not stopped"
+
+
+def test_what_a_plan_did_not_last_for_tells_what_it_costs_by_its_own_pace(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by what crossed the interface since the run began: that may have been somebody else's."""
+    failure = MeasurementFailed(Reason.QUOTA_REACHED, "spent in the start", begun=True)
+    failure.pace_bytes_per_s = 5_000_000
+
+    def spent_in_the_start(*_: object) -> Outcome:
+        raise failure
+
+    monkeypatch.setattr(jobs, "run", spent_in_the_start)
+    settings = make_settings(tmp_path)
+    runner = Runner(settings, spool, FakeClock(), FakeModems(), FakeLender())
+    for slot, pace_bytes_per_s in ((1, 5_000_000), (2, None)):
+        failure.pace_bytes_per_s = pace_bytes_per_s
+        visit = Visit("2026-06-15", slot, 7 + slot, upload=True)
+        runner.run(settings.job("light"), settings.links[0], slot=slot, due=None, visit=visit)
+    found = [(visit.run_bytes, visit.upload, visit.cut_short) for visit in spool.visits("viettel")]
+    assert found == [(5_250_000, False, True), (None, True, False)]
 
 
 def test_a_spent_quota_stops_tests_but_not_looks(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,8 @@ def main() -> None:
             answer |= measured._asdict()
     except MeasurementFailed as failure:
         answer["failed"] = {"reason": failure.reason, "detail": failure.detail, "begun": failure.begun}
+        if failure.pace_bytes_per_s is not None:
+            answer["pace_bytes_per_s"] = failure.pace_bytes_per_s
     answer["elapsed_s"] = time.monotonic() - begun_s
     sys.stdout.buffer.write(msgspec.json.encode(answer))
 

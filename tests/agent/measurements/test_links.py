@@ -210,6 +210,28 @@ def test_a_running_upload_ends_gracefully_before_the_plan_is_passed(site: Site) 
     assert no_child_is_left(site)
 
 
+def test_a_plan_that_does_not_last_for_the_start_is_not_passed_either(site: Site) -> None:
+    """Libiperf, told to finish, would go on to the end of the omitted start: 20 MB here."""
+    site.serve(5201)
+    before = site.carried_bytes() + site.carried_bytes(way="tx")
+    answer = site.measure(options={"duration_s": 4, "omit_s": 4, "upload": True}, left_bytes=5_000_000)
+    spent = site.carried_bytes() + site.carried_bytes(way="tx") - before
+    assert answer["failed"]["reason"] == Reason.QUOTA_REACHED
+    assert "moved before anything was measured" in answer["failed"]["detail"]
+    assert answer["pace_bytes_per_s"] * 8e-6 == pytest.approx(DOWN_MBPS, rel=0.2)
+    assert 1_000_000 < spent <= 5_000_000
+    assert no_child_is_left(site)
+
+
+def test_no_transfer_is_begun_for_the_last_of_a_plan(site: Site) -> None:
+    site.serve(5201)
+    before = site.carried_bytes()
+    answer = site.measure(options={"duration_s": 1, "omit_s": 0}, left_bytes=2_000_000)
+    assert answer["failed"]["reason"] == Reason.QUOTA_REACHED
+    assert "pace_bytes_per_s" not in answer
+    assert site.carried_bytes() - before < 1000
+
+
 def test_an_upload_that_the_plan_has_no_room_for_is_not_begun(site: Site) -> None:
     site.serve(5201)
     answer = site.measure(options={"duration_s": 1, "omit_s": 0, "upload": True}, left_bytes=5_500_000)
