@@ -4,17 +4,19 @@ The rule, for a status that arrives at R by the collector's clock:
 
 - A life is one process of an agent, known by its `started_at`. The probe's present life is the one that was believed
   last.
-- A status with a time of its own (`at`: births, what follows them, goodbyes) is believed if its life has said nothing
-  as new before. If its life is not the present one, it must also be newer than all that the probe has said; only a life
-  never heard before whose clock is not known to be set is believed without that, since an unset clock is behind.
-- A time that is more than seconds after R is of a clock that is wrong. It is compared with such times of the same life
-  alone, and counts as R: so it holds off nothing that a right clock says later, and does not come back either.
+- A clock is known to be set if it says so (`synchronised`), or has been set back since its life began; not if its time
+  (`at`) is more than seconds after R. What such a clock says is believed if it is newer than all that set clocks of the
+  probe have said, in whatever life.
+- Any other clock tells no more than the order within its own life: it is believed if its life was never heard before,
+  or has said nothing as new. However far it is ahead, and however late it is heard, it holds off no clock that is set.
 - A last will has no time: the broker says it for the probe. It belongs to its life: of the present one it is believed,
-  of an earlier one it is not, and a life never heard before must have begun after all that the probe has said.
+  of an earlier one it is not, and of a life never heard before it counts as said when that began.
 - What has neither time nor life (an agent whose disk refuses, others' clients) is believed as it comes.
 
 What cannot be told: the will of the present life is the same bytes at every loss of the connection, so one that is
-said again looks like a new loss. The probe's next status, within 15 minutes, puts that right.
+said again looks like a new loss. The probe's next status, within 15 minutes, puts that right. Nor can be told that a
+clock which nobody calls set was set back, if by less than its life has lasted: it is believed again once it passes what
+it had said.
 """
 
 from __future__ import annotations
@@ -38,19 +40,11 @@ _NEVER: Final = -(2**63)
 
 
 class Life(msgspec.Struct, array_like=True):
-    """One process of an agent, in µs since 1970: its begin, the newest that it said, the same where it was ahead."""
+    """One process of an agent, in µs since 1970: its begin, the newest said by a clock that is set, and by another."""
 
     began_us: int
-    said_us: int = _NEVER
-    ahead_us: int = _NEVER
-
-    def hear(self, at_us: int, received_us: int) -> None:
-        """Note when it spoke: by its own clock, but no later than it was heard."""
-        if is_ahead(at_us, received_us):
-            self.ahead_us = at_us
-            self.said_us = max(self.said_us, received_us)
-        else:
-            self.said_us = at_us
+    set_us: int = _NEVER
+    unset_us: int = _NEVER
 
 
 class Lives(msgspec.Struct, array_like=True):
@@ -63,22 +57,21 @@ class Lives(msgspec.Struct, array_like=True):
         if status.started_at is None and status.at is None:
             return True
         began_us = microseconds(status.started_at) if status.started_at is not None else _NEVER
-        at_us = microseconds(status.at) if status.at is not None else None
         life = next((one for one in self.lives if one.began_us == began_us), None)
-        present = life is not None and life is self.lives[-1]
-        newest_us = max([one.said_us for one in self.lives], default=_NEVER)
-        if at_us is None:
-            newer = present if life is not None else began_us > newest_us
-        elif is_ahead(at_us, received_us):
-            newer = life is None or at_us > life.ahead_us
-        elif life is None:
-            newer = status.clock.synchronised is not True or at_us > newest_us
+        if life is not None and status.at is None:
+            return life is self.lives[-1]
+        at_us = microseconds(status.at) if status.at is not None else began_us
+        is_set = (status.clock.synchronised is True or at_us < began_us) and not is_ahead(at_us, received_us)
+        if is_set:
+            newer = at_us > max([one.set_us for one in self.lives], default=_NEVER)
         else:
-            newer = at_us > (life.said_us if present else max(newest_us, life.ahead_us))
+            newer = life is None or at_us > max(life.set_us, life.unset_us)
         if newer:
             life = life or Life(began_us)
-            if at_us is not None:
-                life.hear(at_us, received_us)
+            if is_set:
+                life.set_us = at_us
+            else:
+                life.unset_us = at_us
             self.lives = [*[one for one in self.lives if one is not life][1 - _LIVES_REMEMBERED :], life]
         return newer
 

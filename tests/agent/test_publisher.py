@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -26,7 +28,7 @@ from wire.delivery import Ack, Gone, Refusal, Resend
 from wire.leases import Busy, LeaseReply, LeaseRequest
 from wire.measured import Failed, Throughput, Transfer
 from wire.reasons import Reason
-from wire.results import Result
+from wire.results import Clock, Result
 from wire.status import Status
 
 if TYPE_CHECKING:
@@ -219,6 +221,25 @@ def test_birth_and_goodbye_are_retained(broker: Mosquitto, tmp_path: Path, spool
     assert message.retain
     assert not decode(message.payload, Status).online
     late.close()
+
+
+def test_the_last_will_says_of_which_life_it_is_and_what_its_clock_was_worth(
+    broker: Mosquitto, tmp_path: Path, spool: Spool
+) -> None:
+    """The collector needs both (`collector.known`)."""
+    now = datetime.now(UTC)
+    status = Status(probe_id="p1", online=True, at=now, started_at=now, clock=Clock(synchronised=False))
+    publisher = Publisher(settings(broker, tmp_path), "p1", spool, lambda: status)
+    peer = Peer(broker, "collector", topics.STATUS)
+    publisher.start()
+    assert decode(peer.heard.get(timeout=PATIENCE_S).payload, Status) == status
+    connection = publisher._client.socket()
+    assert connection is not None
+    connection.shutdown(socket.SHUT_RDWR)
+    will = msgspec.structs.replace(status, online=False, at=None)
+    assert decode(peer.heard.get(timeout=PATIENCE_S).payload, Status) == will
+    publisher.stop(flush_s=0)
+    peer.close()
 
 
 def test_a_refused_password_is_said_once_and_the_agent_lives_on(
