@@ -102,13 +102,15 @@ def line(result: Result) -> str:
 
 
 def status_time_us(status: Status, received_us: int) -> int:
-    """Return when a status was made; a last will, which has no time, or a clock that is ahead gets its arrival's."""
-    at_us = microseconds(status.at) if status.at is not None else received_us
+    """Return when a status was made; a last will, which has no time, or a wrong clock gets its arrival's."""
+    if status.at is None or status.clock.synchronised is False:
+        return received_us
+    at_us = microseconds(status.at)
     return received_us if is_ahead(at_us, received_us) else at_us
 
 
-def status_line(status: Status, received_us: int) -> str:
-    """Write a status as a point of `probe`, at the time it was made: one that comes again replaces itself."""
+def status_line(status: Status, at_us: int) -> str:
+    """Write a status as a point of `probe`."""
     fields: Fields = {
         "online": status.online,
         "backlog": status.backlog,
@@ -116,8 +118,7 @@ def status_line(status: Status, received_us: int) -> str:
         "spooled": status.spooled,
         "agent_version": status.agent_version,
     }
-    tags = {"probe": status.probe_id, "site": status.site}
-    return _write("probe", tags, fields, status_time_us(status, received_us) * 1000)
+    return _write("probe", {"probe": status.probe_id, "site": status.site}, fields, at_us * 1000)
 
 
 def shared_id_line(probe_id: str, agents: str, received_us: int) -> str:

@@ -116,15 +116,20 @@ def _journal(config: Settings, *, fsync: bool = True) -> Journal:
 def _on_status(journal: Journal, tell: Callable[[str], None]) -> Callable[[ProbeStatus, int, bool], None]:
     """Make points of statuses, and see who shares a probe id. Takes over `journal`, a connection of its own.
 
-    What comes again makes its old point again; where it would make one of now, none (`collector.known`).
+    What is news is a later point than the last news of that probe, also where it was made before a last will came. What
+    comes again makes its old point again; where it would make one of now, none (`collector.known`).
     """
     watch = clashes.Watch()
+    told_us: dict[str, int] = {}
     said_us: dict[str, int] = {}
 
     def hear(heard: ProbeStatus, received_us: int, news: bool) -> None:  # noqa: FBT001  # a callback
         status = codec.decode(heard.payload, Status)
-        if news or points.status_time_us(status, received_us) != received_us:
-            tell(points.status_line(status, received_us))
+        at_us = points.status_time_us(status, received_us)
+        if news:
+            at_us = told_us[status.probe_id] = max(at_us, told_us.get(status.probe_id, at_us - 1) + 1)
+        if news or at_us != received_us:
+            tell(points.status_line(status, at_us))
         shared = watch.hear(status)
         if shared is None:
             return

@@ -101,7 +101,7 @@ def test_whatever_arrives_nothing_that_reads_the_journal_stumbles_over_it(heard:
                     codec.encode(ack)
                 for status in intake.statuses:
                     decoded = codec.decode(status.payload, Status)
-                    told.append(points.status_line(decoded, NOW_US))
+                    told.append(points.status_line(decoded, points.status_time_us(decoded, NOW_US)))
                     if (shared := watch.hear(decoded)) is not None:
                         clashes.note(journal, shared, NOW_US)
                 told += [points.responder_line(status, NOW_US) for status in intake.responders]

@@ -10,7 +10,7 @@ from collector_helpers import START
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector import points, service
+from collector import service
 from collector.instants import microseconds
 from collector.journal import Batch, Journal, ProbeStatus
 from collector.known import Lives
@@ -220,16 +220,37 @@ def test_in_whatever_order_they_come_the_newest_of_set_clocks_stands_at_the_end(
     assert stands == told[-1]
 
 
-def test_an_old_status_that_is_said_again_writes_nothing_at_the_present_time(tmp_path: Path) -> None:
+def told_of(folder: Path, *heard: tuple[float, Status]) -> list[tuple[int, bool]]:
+    """Let a collector hear statuses; return the points that it makes, time in µs and `online`, as they are made."""
     told: list[str] = []
-    hear = service._on_status(Journal(tmp_path / "journal.db", fsync=False), told.append)
-    heard = [status(0, 1), status(0), status(90, 100), status(0, 1), status(0)]
-    with Journal(tmp_path / "journal.db") as journal:
-        for second, one in enumerate(heard, 200):
+    hear = service._on_status(Journal(folder / "journal.db", fsync=False), told.append)
+    with Journal(folder / "journal.db", fsync=False) as journal:
+        for second, one in heard:
             payload = ProbeStatus("p1", codec.encode(one))
             journal.append(Batch(received_us=at(second), statuses=[payload]))
             hear(payload, at(second), payload in journal.news)
-    times = [int(line.rpartition(" ")[2]) // 1000 for line in told]
-    assert times == [at(1), at(201), at(100), at(1)]
-    assert told[0] == told[3], "it replaces itself"
-    assert told[2] == points.status_line(heard[2], at(300))
+    return [(int(line.rpartition(" ")[2]) // 1000, "online=true" in line) for line in told]
+
+
+def test_an_old_status_that_is_said_again_writes_nothing_at_the_present_time(tmp_path: Path) -> None:
+    unset = status(-600, -90, synchronised=False)
+    heard = [(200, status(0, 1)), (201, status(0)), (290, status(190, 290)), (291, status(0, 1)), (292, status(0))]
+    again = [(300, unset), (301, unset), (302, heard[2][1])]
+    told = told_of(tmp_path, *heard, *again)
+    assert told == [(at(1), True), (at(201), False), (at(290), True), (at(1), True), (at(300), True), (at(290), True)]
+
+
+def test_what_was_said_last_is_the_newest_point_whatever_the_clock(tmp_path: Path) -> None:
+    """Grafana shows the newest point of a probe, and nothing else says that it is back, or gone."""
+    behind = [status(-9000, second, synchronised=False) for second in (-8999, -8099)]
+    heard = [(0, status(-500, 0)), (100, status(-500)), (200, behind[0]), (1100, behind[1])]
+    told = told_of(tmp_path, *heard)
+    assert told == [(at(0), True), (at(100), False), (at(200), True), (at(1100), True)]
+
+
+def test_of_what_is_heard_late_and_at_once_the_last_is_the_newest_point(tmp_path: Path) -> None:
+    story = [status(7200, 7200, synchronised=False), status(7200, 300), status(7200), status(7200, 1800, online=False)]
+    told = told_of(tmp_path, *((3600, one) for one in story))
+    assert [online for _, online in told] == [one.online for one in story]
+    assert sorted(told) == told
+    assert told[-1][0] - at(3600) < 10

@@ -31,7 +31,7 @@ from wire.measured import (
 )
 from wire.radio import RadioReading
 from wire.reasons import Condition, Invalid, Reason, Unmade
-from wire.results import Job, Result, Route, Server
+from wire.results import Clock, Job, Result, Route, Server
 from wire.status import ResponderStatus, Status
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -230,14 +230,24 @@ def test_two_results_of_one_instant_have_different_times() -> None:
     assert len({parse(line)[3] for line in lines}) == len(lines)
 
 
-def test_a_status_takes_its_own_time_and_a_last_will_that_of_its_arrival() -> None:
+def test_a_status_is_a_point() -> None:
     online = Status(probe_id="p1", online=True, site="s", at=START, agent_version="0.1.0", backlog=3, spooled=9)
     expected = f'probe,probe=p1,site=s online=true,backlog=3i,undated=0i,spooled=9i,agent_version="0.1.0" {NS}'
-    later_us = NS // 1000 + 1
-    assert points.status_line(online, later_us) == expected
-    assert parse(points.status_line(Status(probe_id="p1", online=False, at=START), later_us))[3] == NS
-    assert parse(points.status_line(Status(probe_id="p1", online=False), later_us))[3] == later_us * 1000
-    assert parse(points.status_line(online, 5))[3] == 5000, "its clock is ahead"
+    assert points.status_line(online, NS // 1000) == expected
+
+
+def test_a_status_takes_its_own_time_and_a_last_will_or_a_wrong_clock_that_of_its_arrival() -> None:
+    start_us = NS // 1000
+    later_us = start_us + 1
+
+    def time_us(received_us: int, at: datetime | None = START, *, synchronised: bool | None = None) -> int:
+        status = Status(probe_id="p1", online=False, at=at, clock=Clock(synchronised=synchronised))
+        return points.status_time_us(status, received_us)
+
+    assert time_us(later_us) == time_us(later_us, synchronised=True) == start_us
+    assert time_us(later_us, None) == later_us
+    assert time_us(later_us, synchronised=False) == later_us, "it may be behind"
+    assert time_us(5) == 5, "its clock is ahead"
 
 
 def test_what_is_missing_is_a_number_that_the_database_takes() -> None:
