@@ -238,14 +238,19 @@ class Asker:
         return self._spools[spool]
 
     def _questions(self, connection: sqlite3.Connection, now_us: int) -> list[Question]:
-        """Choose what to ask: one command to a probe at a time; the next when the last was answered, or is long ago."""
+        """Choose what to ask: one command to a probe at a time, whichever of its spools the last one was about.
+
+        The next of a spool when the last was answered, or is long ago; what a person wishes as soon as the probe obeys.
+        """
         asked = dict(connection.execute("SELECT spool, last_us FROM asked").fetchall())
         wished = {spool for (spool,) in connection.execute("SELECT spool FROM asked WHERE wished")}
-        online = _online(connection)
+        just_asked = {spool for spool, last_us in asked.items() if 0 <= now_us - last_us < _NEXT_AFTER_S * _US}
+        resting = {self._spools[spool].known.probe for spool in just_asked & self._spools.keys()}
+        ready = _online(connection) - resting
         found: dict[str, Question] = {}
         for spool, coverage in self._spools.items():
             probe = coverage.known.probe
-            if probe in found or probe not in online or not coverage.known.holes:
+            if probe in found or probe not in ready or not coverage.known.holes:
                 continue
             patience_us = 0 if spool in wished else self._settings.after_s * _US
             still_open = coverage.open(now_us - patience_us)

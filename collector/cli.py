@@ -192,7 +192,8 @@ def _gaps(arguments: argparse.Namespace) -> int:
     if arguments.ask:
         with Journal(journal.path) as journal:
             spools = gaps.wish(journal, (hole for hole in found.holes if hole.state == "open"))
-        print(f"the running collector will ask for what is open, of {spools} spools, within a minute", file=sys.stderr)
+        text = f"the running collector will ask for what is open, of {spools} spools: a probe for one every 90 s"
+        print(text, file=sys.stderr)
     return 0
 
 

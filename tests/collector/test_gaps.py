@@ -232,6 +232,37 @@ def test_where_asking_is_off_only_a_person_asks(journal: Journal, make_asked: Ca
     assert asked.step(2) == [], "once"
 
 
+def test_a_probe_with_several_spools_is_asked_for_one_at_a_time_and_no_faster_than_it_obeys(
+    journal: Journal, make_asked: Callable[..., Asked]
+) -> None:
+    asked = make_asked()
+    status(journal)
+    status(journal, "p2")
+    store(journal, *(radio(seq, spool=spool) for spool in ("s1", "s2", "s3") for seq in (1, 3)))
+    store(journal, radio(3, probe="p2"))
+    heard = [(second, *one) for second in range(100, 1100, 5) if asked.step(second) for one in asked.commands]
+    assert [(second, probe, command.spool_id) for second, probe, command in heard] == [
+        (100, "p1", "s1"),
+        (100, "p2", "s1"),
+        (190, "p1", "s2"),
+        (280, "p1", "s3"),
+    ]
+
+
+def test_a_wish_for_several_spools_of_a_probe_stands_until_each_had_its_turn(
+    journal: Journal, make_asked: Callable[..., Asked]
+) -> None:
+    asked = make_asked()
+    status(journal)
+    store(journal, *(radio(seq, spool=spool) for spool in ("s1", "s2") for seq in (1, 3)))
+    assert asked.step(101)
+    assert gaps.wish(journal, gaps.collect(journal).holes) == 2
+    heard = [
+        (second, one.spool_id) for second in range(105, 1000, 5) if asked.step(second) for _, one in asked.commands
+    ]
+    assert heard == [(195, "s1"), (285, "s2")]
+
+
 def test_what_cannot_be_noted_is_asked_once(
     journal: Journal, make_asked: Callable[..., Asked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
