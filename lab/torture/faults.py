@@ -12,12 +12,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from collector.writer import LATE_S
-from lab.torture import filler, judge, known
+from lab.torture import damage, filler, judge, known
 from lab.torture.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from lab.programs import Program
     from lab.servers import Server
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
     Question = Callable[[], list[str]]
     Fault = Callable[["Case"], Question | None]
 
-_PAGE: Final = 4096
 _PATIENCE_S: Final = 20.0
 _POLL_S: Final = 0.05
-_UNTOLD_AT_MOST: Final = 3
-"""Damage to the very end of a log looks like a power cut during its last commits."""
 _LATE_S: Final = 1.0
 """How late the flush of what is deferred may be on a busy machine."""
 
@@ -176,7 +172,7 @@ def journal_disk_read_only(case: Case) -> Question:
 
 
 def spool_damaged(case: Case) -> Question:
-    """Bytes of a spool's file and its log are changed, cut off or wiped while the probe is off."""
+    """Bytes of a spool and its log are changed, cut off or wiped while the probe is off; nothing else is lost."""
     stand, writer = case.stand, case.someone()
     stand.broker.kill()
     case.wait(0.8, 1.5)
@@ -185,9 +181,7 @@ def spool_damaged(case: Case) -> Question:
     told_before = held.damage_told[writer.probe_id]
     at_risk = {token for token in judge.truth(writer).made if held.tokens[token] == 0} - case.excused_before
     last = judge.last_commits(writer)  # which may be taken for ones that the power cut off
-    for file in writer.data.glob(f"{writer.spool_file.name}*"):
-        if file.name in {filler.SPOOL_FILE, f"{filler.SPOOL_FILE}-wal"}:
-            _damage(case, file)
+    untouched = damage.strike(writer.data, case.chance)
     writer.disk.adopt()
     case.excused |= at_risk
     begun = judge.next_token(writer)
@@ -195,32 +189,12 @@ def spool_damaged(case: Case) -> Question:
     writer.program.start()
     case.until(lambda: judge.next_token(writer) > begun + 1)  # the report travels with the first result
 
-    def told() -> list[str]:
+    def saved() -> list[str]:
         now = judge.journal(stand.journal_file)
-        gone = sum(now.tokens[token] == 0 for token in at_risk - last)
-        silent = now.damage_told[writer.probe_id] == told_before
-        unsaid = gone > _UNTOLD_AT_MOST and silent
-        return [f"{writer.name}: {gone} results destroyed, and not a word"] if unsaid else []
+        told = now.damage_told[writer.probe_id] > told_before
+        return [f"{writer.name}: {one}" for one in damage.complaints(at_risk - last, untouched, now.tokens, told=told)]
 
-    return told
-
-
-def _damage(case: Case, file: Path) -> None:
-    """Flip bits, wipe pages, or cut the end off."""
-    content, chance = bytearray(file.read_bytes()), case.chance
-    if not content:
-        return
-    # The end of the log is not cut off: nobody can tell that from a log that ended there.
-    match chance.choice(["bits", "page", "nothing" if file.name.endswith("-wal") else "end"]):
-        case "bits":
-            for _ in range(chance.randint(1, 30)):
-                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        case "page":
-            at = chance.randrange(len(content)) // _PAGE * _PAGE
-            content[at : at + _PAGE] = bytes(len(content[at : at + _PAGE]))
-        case "end":
-            del content[max(len(content) - chance.randint(1, 3 * _PAGE), 0) :]
-    file.write_bytes(content)
+    return saved
 
 
 def messages_repeated(case: Case) -> Question:

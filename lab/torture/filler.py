@@ -32,7 +32,7 @@ from base.durable import StorageError
 from wire.measured import Echo, Failed, Latency, Radio, Throughput, Transfer
 from wire.radio import RadioReading
 from wire.reasons import Reason
-from wire.results import Job, Result
+from wire.results import Clock, Job, Result
 from wire.status import Status
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def _fill(orders: Orders, spool: RecordingSpool, stop: threading.Event, folder: 
             online=True,
             at=datetime.now(UTC),
             started_at=began,
+            clock=Clock(synchronised=True),  # a right one, whatever this machine calls its own
             spool_id=spool.spool_id,
             spooled=counts.spooled,
             backlog=counts.waiting,

@@ -116,15 +116,20 @@ def next_token(writer: Writer) -> int:
     return max(truth(writer).begun, default=writer.first_token - 1) + 1
 
 
+def token(payload: bytes) -> int:
+    """Read a result's token; 0 where it has none."""
+    return int(_peek.decode(payload).elapsed_s)
+
+
 def journal(path: Path) -> Held:
     """Read all of the journal."""
     held = Held(Counter(), {}, set(), Counter())
     query = "SELECT id, probe_id, spool_id, seq, kind, started_us, payload FROM results NATURAL JOIN spools"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
         for id_, probe_id, spool_id, seq, kind, started_us, payload in db.execute(query):
-            token = int(_peek.decode(payload).elapsed_s) or -id_
-            held.numbers[probe_id, spool_id, seq] = token, started_us
-            held.tokens[token] += 1
+            its_token = token(payload) or -id_
+            held.numbers[probe_id, spool_id, seq] = its_token, started_us
+            held.tokens[its_token] += 1
             if kind == "damaged":
                 held.damage_told[probe_id] += 1
         held.again.update(db.execute("SELECT probe_id, spool_id, seq FROM renumbered NATURAL JOIN spools"))

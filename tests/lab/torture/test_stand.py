@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.torture import evidence, judge
+from lab.torture import evidence, judge, known
 from lab.torture.stand import DATABASE, Stand
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ def test_a_point_that_comes_afterwards_is_late_and_not_lost(stand: Stand, monkey
     assert verdict.lost == set()
     assert token in verdict.late
     assert f"result {token}:" in "\n".join(verdict.evidence)
+
+
+def test_probes_say_that_their_clocks_are_set_as_real_ones_do(stand: Stand) -> None:
+    said = known.statuses(stand.journal_file).values()
+    assert {status.clock.synchronised for status in said} == {True}
 
 
 def gone(stand: Stand) -> tuple[int, int, int]:
