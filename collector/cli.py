@@ -67,7 +67,7 @@ def main() -> None:
     except (ConfigError, CredentialsError) as error:
         print(error, file=sys.stderr)
         status = 2
-    except (StorageError, SinkError) as error:
+    except (StorageError, SinkError, service.NoRoomError) as error:
         print(error, file=sys.stderr)
         status = 1
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`

@@ -40,10 +40,14 @@ _WATCH_S: Final = 1.0
 _SAY_AGAIN_AFTER_US: Final = 600_000_000
 
 
+class NoRoomError(Exception):
+    """A thread cannot be started; the text says what to look at."""
+
+
 def collect(config: Settings, stopping: threading.Event) -> bool:
     """Collect until told to stop; return whether it was that, and not a part that failed.
 
-    Raise StorageError, ConfigError or CredentialsError when it cannot begin; then nothing runs any more.
+    Raise StorageError, ConfigError, CredentialsError or NoRoomError when it cannot begin; then nothing runs any more.
     """
     gc.freeze()
     gc.set_threshold(10_000)  # results come and go by the thousand, without cycles
@@ -65,18 +69,24 @@ def collect(config: Settings, stopping: threading.Event) -> bool:
         )
         asker = Asker(_journal(config, fsync=False), _resend(config), subscriber.command, tell)
         log.info("journal %s, sink %s", config.journal.path, config.sink.kind)
-        if writer:
-            writer.start()
-            running.callback(writer.stop)
-        subscriber.start()
-        running.callback(subscriber.stop)
-        asker.start()
-        running.callback(asker.stop)
+        for part in (writer, subscriber, asker):
+            if part is not None:
+                _start(part)
+                running.callback(part.stop)
         while not stopping.wait(_WATCH_S) and subscriber.alive and (writer is None or writer.alive):
             pass
         asked_to = stopping.is_set()
         log.info("stopping")
     return asked_to
+
+
+def _start(part: Writer | Subscriber | Asker) -> None:
+    try:
+        part.start()
+    except RuntimeError as error:  # of Thread.start
+        raise NoRoomError(
+            f"{error}: this machine or service has too many (`systemctl status probefleet-collector`: Tasks)"
+        ) from error
 
 
 def subscriptions(config: Settings) -> list[str]:

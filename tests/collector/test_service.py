@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from collector_helpers import Probe, collector_config, message, result, wait_until
 
+from base import logs
 from base.durable import StorageError
-from collector import service, settings
+from collector import cli, service, settings
 from collector.asking import Asker
-from collector.connection import Connection
 from collector.influx import InfluxDB1
 from collector.lock import JournalLock
 from collector.subscriber import Subscriber
@@ -67,19 +69,33 @@ def test_a_part_that_cannot_begin_leaves_no_other_at_work(
     JournalLock(config.journal.path).release()  # another collector may begin
 
 
-def test_half_a_subscriber_does_not_stay_at_work(config: settings.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Connection) -> None:
-        raise RuntimeError("can't start new thread")
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_where_a_thread_cannot_be_started_one_line_says_so_and_none_stays_at_work(
+    name: str, config: settings.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = threading.Thread.start
 
-    monkeypatch.setattr(Connection, "start", refuse)
+    def start(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(settings, "load", lambda _: config)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logs, "set_up", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["probe-collector", "run"])
     try:
-        with pytest.raises(RuntimeError, match="new thread"):
-            service.collect(config, threading.Event())
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
         assert at_work() == set()
     finally:
         for thread in threading.enumerate():
             if isinstance(left := getattr(getattr(thread, "_target", None), "__self__", None), Subscriber):
                 left.stop()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("can't start new thread: ")
 
 
 def test_when_one_part_has_died_the_whole_ends_and_says_so(
