@@ -244,7 +244,7 @@ def _as_far_as_it_comes(copy: Path, query: str) -> tuple[list[_Columns], bool]:
         with closing(sqlite3.connect(copy)) as db:
             for row in db.execute(query):
                 rows.append(row)  # noqa: PERF402  # an error must leave what came before it
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         log.warning("%s: %s", query, error)
         return rows, False
     return rows, True
@@ -281,11 +281,11 @@ def _in_row(columns: _Columns, rank: Callable[[Result], int]) -> Iterator[Found 
 
 def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:
     """Copy what the other tables (books, runs, meta) still tell, from both ends towards the damage."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as old:
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(sqlite3.connect(copy)) as old:
         for name, columns in _tables(db).items():
             marks = ", ".join("?" * len(columns))
             for order in ("", " ORDER BY 1 DESC"):
-                with suppress(sqlite3.Error):
+                with suppress(sqlite3.Error, UnicodeDecodeError):
                     for row in old.execute(f"SELECT {', '.join(columns)} FROM {name}{order}"):  # noqa: S608  # names of ours
                         if all(map(_plausible, row, columns.values())):
                             db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", row)  # noqa: S608  # as above

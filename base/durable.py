@@ -54,7 +54,7 @@ def open_database(
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if isinstance(error, sqlite3.Error | OSError):
+        if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
             raise explain(path, error) from error
         raise
     return connection
@@ -91,7 +91,7 @@ def log_is_damaged(path: Path, counter: str, query: str) -> bool:
         try:
             with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
                 row = db.execute(query).fetchone()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return True
         before = row[0] if row is not None and isinstance(row[0], int) else 0
     return len([value for value in broken.behind if value > before]) > 1
@@ -108,6 +108,8 @@ def explain(path: Path, error: Exception) -> StorageError:
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where a folder above may not be entered
         return StorageError(f"{path}: a folder; name the file in it")
     text = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    if isinstance(error, UnicodeDecodeError):  # of sqlite3: its message names a table that is no text any more
+        text = "malformed database schema"
     if isinstance(error, PermissionError):
         remedy = "run this as the service's user or as root, or let that user read and write it"
     elif "full" in text or "No space" in text:

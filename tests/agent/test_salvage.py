@@ -481,6 +481,22 @@ def test_any_garbage_is_survived(tmp_path: Path, seed: int) -> None:
         spool.close()
 
 
+def test_a_name_in_the_schema_that_is_no_text_any_more_hides_no_result(tmp_path: Path) -> None:
+    """What SQLite says of it is no text either."""
+    path = tmp_path / "spool.db"
+    abandoned(path, 60)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    content = path.read_bytes().replace(b"tablerefused", b"tableref\xefsed")
+    path.write_bytes(content.replace(b"TABLE refused", b"TABLE ref\xefsed"))
+    spool = Spool(path, max_bytes=LARGE)
+    spool.append(result(60))
+    assert numbers(spool) == [*range(61)]
+    assert [report.saved for report in reports(spool)] == [60]
+    spool.close()
+
+
 def test_a_result_that_has_another_number_now_does_not_come_back_under_its_old_one(tmp_path: Path) -> None:
     live, path = tmp_path / "live.db", tmp_path / "spool.db"
     spool = Spool(live, max_bytes=LARGE)
