@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import path, run_cost
 from agent.ledger import Booking
-from agent.meter import grown_bytes
+from agent.meter import grown_bytes, same_counters
 from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room, still_holds
 from agent.planner import Wish, next_of_day, plan_of_day
 from agent.settings import ThroughputJob
@@ -92,7 +92,7 @@ class Budget:
         now = path.meter(link.interface, link.namespace)
         if now is None:
             return None
-        earlier = self._read.get(link.name) or self._spool.meter(link.name)
+        earlier = self._read.get(link.name) or self._spool.meter(link.name) or self._take_over(link, now)
         if earlier is not None:
             self._note(link, grown_bytes(earlier, now))
         else:
@@ -102,11 +102,23 @@ class Budget:
         self._read[link.name] = now
         return now
 
+    def _take_over(self, link: Link, now: Meter) -> Meter | None:
+        """Take over the books of a link that is no more and had these counters: it has another name now."""
+        former = self._spool.metered() - {one.name for one in self._settings.links}
+        found = [(one, name) for name in former if (one := self._spool.meter(name)) and same_counters(one, now)]
+        if not found:
+            return None
+        reading, name = max(found, key=lambda one: one[0].uptime_s)
+        self._spool.rename(name, link.name)
+        return reading
+
     def booking(self, link: Link) -> Booking:
         """Return what is to be booked now; when the disk has taken it, call `booked`."""
         self.observe(link)
-        day = self.day(link).isoformat()
-        return Booking(link.name, day, self._pending[link.name], self._read.get(link.name))
+        return self._unbooked(link)
+
+    def _unbooked(self, link: Link) -> Booking:
+        return Booking(link.name, self.day(link).isoformat(), self._pending[link.name], self._read.get(link.name))
 
     def booked(self, booking: Booking) -> None:
         """Take off what the disk has."""
@@ -144,24 +156,24 @@ class Budget:
     def sim_seen(self, link: Link, sim: str | None) -> bool:
         """Keep the books of the SIM that is there (`sim`: its hashed number, None: not known); raise StorageError.
 
-        Return whether the link had another one: then its books are changed for those of this SIM, which begin anew if
-        it was never here. What the counters have grown by since the last look at them is this SIM's.
+        Return whether that changes the link's books: those of a SIM that is replaced are laid aside, those of this one
+        come from where it was, or begin anew. What a link's counters have grown by since the last look at them is the
+        next SIM's. No counters are read here: a look is made inside its link's namespace, others live elsewhere.
         """
         if sim is None or self._sims.get(link.name) == sim:
             return False
-        day, pending = self.day(link).isoformat(), self._pending[link.name]
-        booking = Booking(link.name, day, pending, self._read.get(link.name))
-        changed = self._spool.change_sim(booking, sim)
-        self.booked(booking)
-        self._sims[link.name] = sim
-        if changed:
-            for key in [key for key in self._since_step if key[0] == link.name]:
-                del self._since_step[key]
-            spent_mb = self.spent(link).month_bytes / 1e6
-            log.warning(
-                "%s: another SIM than before; in this month of its plan it has spent %.0f MB", link.name, spent_mb
-            )
-        return changed
+        bookings = [self._unbooked(one) for one in self._settings.links]
+        changed = self._spool.change_sim(link.name, sim, *bookings)
+        for one in bookings:
+            self.booked(one)
+        self._sims = {name: known for name, known in self._sims.items() if known != sim} | {link.name: sim}
+        for key in [key for key in self._since_step if key[0] in changed]:
+            del self._since_step[key]
+        if link.name not in changed:
+            return False
+        spent_mb = self.spent(link).month_bytes / 1e6
+        log.warning("%s: another SIM than before; in this month of its plan it has spent %.0f MB", link.name, spent_mb)
+        return True
 
     def cut_off(self, link: Link, job: Job) -> None:
         """Charge a run that ended with the power: its counters are gone, so it is charged what such runs cost."""

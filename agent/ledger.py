@@ -77,25 +77,33 @@ def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Sp
     return Spent(in_day, in_month, tuple(db.execute(query, (link, month_began.isoformat(), day.isoformat()))))
 
 
-def change_sim(db: sqlite3.Connection, link: str, sim: str) -> bool:
-    """Note which SIM a link has; where it had another, change its books for this one's. Return whether it had.
+def change_sim(db: sqlite3.Connection, link: str, sim: str) -> set[str]:
+    """Note which SIM a link has, and bring it that one's books; return the links whose books have changed.
 
     Books whose SIM was not known until now are this one's. Those of a SIM that is taken out are laid aside under its
-    own name (no link has one with a slash), or go with it, where another link has it by now.
+    own name (no link has one with a slash). The link where this SIM was, if that was not looked at since, or is no
+    more, gives them up: what is in it now is not known.
     """
     row = db.execute("SELECT sim FROM sims WHERE link=?", (link,)).fetchone()
-    if row == (sim,):
-        return False
-    if row is not None:
-        goes = db.execute("SELECT link FROM sims WHERE sim=? AND link!=?", (row[0], link)).fetchone()
-        _move(db, link, goes[0] if goes is not None else f"sim/{row[0]}")
-    _move(db, f"sim/{sim}", link)
+    left = [name for (name,) in db.execute("SELECT link FROM sims WHERE sim=? AND link!=?", (sim, link)).fetchall()]
+    had_another = row is not None and row != (sim,)
+    if had_another:
+        _move(db, link, f"sim/{row[0]}")
+    moved = [_move(db, source, link) for source in (f"sim/{sim}", *left)]
+    db.execute("DELETE FROM sims WHERE sim=?", (sim,))
     db.execute("INSERT OR REPLACE INTO sims VALUES (?, ?)", (link, sim))
-    return row is not None
+    return {link, *left} if had_another or any(moved) else set(left)
 
 
-def _move(db: sqlite3.Connection, source: str, target: str) -> None:
-    """Add what one key has of bytes to another's; of the operator's words the later one stays."""
+def rename(db: sqlite3.Connection, former: str, link: str) -> None:
+    """Give a link that has no reading yet the books, the SIM and the reading of one that is no more."""
+    _move(db, former, link)
+    for table in ("sims", "meters"):
+        db.execute(f"UPDATE OR IGNORE {table} SET link=? WHERE link=?", (link, former))  # noqa: S608  # two words of ours
+
+
+def _move(db: sqlite3.Connection, source: str, target: str) -> bool:
+    """Add what one key has of bytes to another's; of the operator's words the later one stays. Whether it had any."""
     db.execute(
         "INSERT INTO spent SELECT ?, day, bytes FROM spent WHERE link=? "
         "ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
@@ -107,8 +115,8 @@ def _move(db: sqlite3.Connection, source: str, target: str) -> None:
         "text=excluded.text WHERE excluded.at > balances.at",
         (target, source),
     )
-    for table in ("spent", "balances"):
-        db.execute(f"DELETE FROM {table} WHERE link=?", (source,))  # noqa: S608  # two words of ours
+    gone = [db.execute(f"DELETE FROM {table} WHERE link=?", (source,)) for table in ("spent", "balances")]  # noqa: S608  # two words of ours
+    return any(one.rowcount for one in gone)
 
 
 def meter(db: sqlite3.Connection, link: str) -> Meter | None:

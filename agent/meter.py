@@ -34,6 +34,11 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
         return self.received_bytes + self.sent_bytes
 
 
+def same_counters(one: Meter, other: Meter) -> bool:
+    """Whether two readings are of the same counters."""
+    return (one.boot_id, one.interface_index) == (other.boot_id, other.interface_index)
+
+
 def grown_bytes(earlier: Meter, now: Meter) -> int:
     """Return how many bytes two readings prove to have been carried between them: at least this, never less.
 
@@ -41,7 +46,7 @@ def grown_bytes(earlier: Meter, now: Meter) -> int:
     backwards on the same interface were reset, or have wrapped at 32 bits; where the time was long enough for a wrap,
     both are possible, and the larger figure is taken.
     """
-    if (earlier.boot_id, earlier.interface_index) != (now.boot_id, now.interface_index):
+    if not same_counters(earlier, now):
         return now.both_bytes
     pairs = ((earlier.received_bytes, now.received_bytes), (earlier.sent_bytes, now.sent_bytes))
     if all(before <= after for before, after in pairs):

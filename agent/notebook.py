@@ -102,19 +102,27 @@ class Notebook(SpoolFile):
             for booking in bookings:
                 ledger.book(db, booking)
 
-    def change_sim(self, booking: Booking, sim: str) -> bool:
-        """Note which SIM a link has; where it had another, book this on that one's books, and change them.
-
-        Return whether it had another.
-        """
+    def change_sim(self, link: str, sim: str, *bookings: Booking) -> set[str]:
+        """Book this on the books as they are, then note which SIM a link has; return the links whose books changed."""
         with self._transaction() as db:
-            ledger.book(db, booking)
-            return ledger.change_sim(db, booking.link, sim)
+            for booking in bookings:
+                ledger.book(db, booking)
+            return ledger.change_sim(db, link, sim)
 
     def meter(self, link: str) -> Meter | None:
         """Return the last reading that was booked."""
         with self._reading() as db:
             return ledger.meter(db, link)
+
+    def metered(self) -> set[str]:
+        """Name the links that have a reading."""
+        with self._reading() as db:
+            return {link for (link,) in db.execute("SELECT link FROM meters").fetchall()}
+
+    def rename(self, former: str, link: str) -> None:
+        """Give a link the books, the SIM and the reading of one that is no more."""
+        with self._transaction() as db:
+            ledger.rename(db, former, link)
 
     def visits(self, link: str) -> list[PastVisit]:
         """List the planned runs of the last weeks that were made or missed, oldest first."""
