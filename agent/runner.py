@@ -354,7 +354,7 @@ def _find_another_sim(bench: Bench, spent: Room) -> None:
     """Raise MeasurementFailed, unless the SIM whose quota is spent was replaced by one that has some left."""
     bench.left_bytes = 0
     if bench.link.modem is not None:
-        with suppress(MeasurementFailed):
+        with suppress(MeasurementFailed), inside(bench.link.namespace):  # where a HiLink stick's address is
             bench.look()
     if bench.left_bytes == 0:
         raise MeasurementFailed(Reason.QUOTA_REACHED, str(spent))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from agent import jobs, path, witness
@@ -288,6 +289,34 @@ def test_a_sim_that_is_replaced_is_found_when_the_old_one_is_spent_and_by_any_lo
     runner.run(settings.job("radio"), link, slot=2, due=None)
     assert runner.budget.spent(link).month_bytes == 0
     assert reason(runner.run(light, link, slot=3, due=None)) is Reason.NO_LEASE
+
+
+def test_the_modem_of_a_spent_sim_is_looked_at_inside_the_links_namespace(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "meter", lambda _interface, _namespace: None)
+    monkeypatch.setattr(path, "carried", lambda _interface, _namespace=None: None)
+    settings = make_settings(tmp_path, plan=Plan(quota_month_mb=100))
+    link = msgspec.structs.replace(settings.links[0], namespace="modem0")
+    settings = msgspec.structs.replace(settings, links=(link,))
+    spool.book(Booking("viettel", "2026-06-15", 100_000_000))
+    here: list[str | None] = []
+    looked: list[list[str | None]] = []
+
+    @contextmanager
+    def moved(name: str | None) -> Iterator[None]:
+        here.append(name)
+        yield
+        here.pop()
+
+    class Inside(FakeModems):
+        def look(self, link: Link) -> Look:
+            looked.append([*here])
+            return super().look(link)
+
+    monkeypatch.setattr("agent.runner.inside", moved)
+    assert reason(run(spool, settings, "light", modems=Inside())) is Reason.QUOTA_REACHED
+    assert looked == [["modem0"]]
 
 
 def test_a_defect_of_the_agent_is_a_result_too(tmp_path: Path, spool: Spool) -> None:
