@@ -103,14 +103,20 @@ class Runner:
             raise Interrupted
 
     def recover(self) -> None:
-        """Turn every run that a power cut or a kill left unfinished into a failed result."""
-        for run, started_at in self._spool.under_way():
-            try:
-                job = self._settings.job(run.job)
-                measurement = measurement_of(job)
-                self.budget.cut_off(self._settings.link(run.link), job)
-            except (KeyError, StopIteration):
-                measurement = "unknown"  # the job has left the configuration since
+        """Turn every run that a power cut or a kill left unfinished into a failed result.
+
+        All are charged before any is stored: with the first result of a link its counters of this boot are booked, and
+        show no power cut any more. Tests come first, so that the commit that charges a link's test ends it as well.
+        """
+        known = {job.name: job for job in self._settings.jobs}
+        unfinished = self._spool.under_way()
+        unfinished.sort(key=lambda one: not isinstance(known.get(one[0].job), ThroughputJob))
+        for link in self._settings.links:
+            for run, _ in unfinished:
+                if run.link == link.name and run.job in known:
+                    self.budget.cut_off(link, known[run.job])
+        for run, started_at in unfinished:
+            measurement = measurement_of(known[run.job]) if run.job in known else "unknown"  # it has left agent.yaml
             log.warning("%s on %s was cut off before it ended", run.job, run.link)
             result = self._result(
                 results.Job(name=run.job, measurement=measurement),

@@ -28,7 +28,7 @@ from wire.codec import decode_result
 from wire.events import Missed, PlanState
 from wire.measured import Failed, Throughput, Transfer
 from wire.reasons import Invalid, Reason, Unmade
-from wire.results import Clock, Outcome, Result
+from wire.results import Clock, Outcome, Result, ResultId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,6 +297,48 @@ def test_a_run_that_ended_with_the_power_is_charged_what_such_runs_cost(
     world.timetable.next_run()
     world.start()  # the agent only was restarted: the counters know
     assert world.runner.budget.spent(world.link) == spent
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+@pytest.mark.parametrize("next_boot", [2, 3])
+def test_a_test_that_ended_with_the_power_is_charged_once_whatever_else_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World], stored: int, next_boot: int
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=20_000))
+    made.append(world)
+    world.timetable.next_run()
+    for job in ("a-look", "light", "radio"):  # the results of the others waited in memory
+        world.spool.begin(Run(job, "viettel", 5), world.clock.now())
+    append, results = world.spool.append, world.spool.counts().spooled
+
+    def killed(*result: Result, **of_run: object) -> ResultId:
+        if world.spool.counts().spooled == results + stored:
+            raise Killed
+        return append(*result, **of_run)  # type: ignore[arg-type]  # handed on as it is
+
+    monkeypatch.setattr(world.spool, "append", killed)
+    world.modem.boot, world.modem.carried = 2, 1000
+    with pytest.raises(Killed):
+        world.start()
+    monkeypatch.setattr(world.spool, "append", append)
+    world.modem.boot, world.modem.carried = next_boot, 1000
+    world.start()
+    world.runner.budget.observe(world.link)
+    counted = 1000 * (2 if next_boot == 3 and stored else 1)
+    cost = Budget.wish(light_job(world)).usual_bytes(upload=True)
+    assert world.runner.budget.spent(world.link).day_bytes == round(cost) + counted
+    assert world.spool.under_way() == []
+    assert world.spool.counts().spooled == results + 3
+
+
+def light_job(world: World) -> ThroughputJob:
+    light = world.settings.job("light")
+    assert isinstance(light, ThroughputJob)
+    return light
 
 
 def test_bytes_booked_before_the_clock_was_right_count_today(
