@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import path, run_cost
+from agent.hindsight import book_again, note
 from agent.ledger import Booking
 from agent.meter import grown_bytes, same_counters
 from agent.plan import Claim, Room, Spent, day_begins, nothing_left, plan_day, plan_month, room, still_holds
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.clock import Clock
+    from agent.hindsight import Noted
     from agent.meter import Meter
     from agent.planner import DayPlan, Planned, Visit
     from agent.settings import Job, Link, Settings
@@ -82,7 +84,7 @@ class Budget:
         self._clock = clock
         self._read: dict[str, Meter] = {}
         self._pending: defaultdict[str, int] = defaultdict(int)
-        self._since_step: defaultdict[tuple[str, date], int] = defaultdict(int)
+        self._noted: dict[str, list[Noted]] = {}
         self._sims: dict[str, str] = {}
 
     # --- counting -----------------------------------------------------------------------------------------------------
@@ -146,12 +148,16 @@ class Budget:
             self.booked(one)
 
     def clock_was_set(self) -> None:
-        """Book what was booked on another day since the start, or the last setting, on the present one as well."""
+        """Book on its day as well what was carried today, or this month, and counts on another; raise StorageError."""
+        now, now_s = self._clock.now(), self._clock.monotonic_s()
+        bookings: list[Booking] = []
+        after: dict[str, list[Noted]] = {}
         for link in self._settings.links:
-            today = self.day(link)
-            wrong = sum(count for (name, day), count in self._since_step.items() if name == link.name and day != today)
-            self._pending[link.name] += wrong
-        self._since_step.clear()
+            missing, after[link.name] = book_again(self._noted.get(link.name, ()), now, now_s, link.plan)
+            bookings += [Booking(link.name, day.isoformat(), count) for day, count in missing.items()]
+        if bookings:
+            self._spool.book(*bookings)
+        self._noted = after
 
     def sim_seen(self, link: Link, sim: str | None) -> bool:
         """Keep the books of the SIM that is there (`sim`: its hashed number, None: not known); raise StorageError.
@@ -167,8 +173,8 @@ class Budget:
         for one in bookings:
             self.booked(one)
         self._sims = {name: known for name, known in self._sims.items() if known != sim} | {link.name: sim}
-        for key in [key for key in self._since_step if key[0] in changed]:
-            del self._since_step[key]
+        for name in changed:
+            self._noted.pop(name, None)
         if link.name not in changed:
             return False
         spent_mb = self.spent(link).month_bytes / 1e6
@@ -183,8 +189,10 @@ class Budget:
             self._note(link, round(run_cost.expect(self.wish(job), visits, self.day(link), upload=job.options.upload)))
 
     def _note(self, link: Link, grown: int) -> None:
-        self._pending[link.name] += grown
-        self._since_step[link.name, self.day(link)] += grown
+        if grown:
+            self._pending[link.name] += grown
+            now_s = self._clock.monotonic_s()
+            self._noted[link.name] = note(self._noted.get(link.name, ()), now_s, self.day(link), grown)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS sims (link TEXT PRIMARY KEY, sim TEXT NOT NULL) WITHO
 _CUT_SHORT: Final = 2
 """In `made`, beside 0 and 1: begun and cut short; `bytes` is what all of it would have moved."""
 _DAYS_KEPT: Final = 100
-_AHEAD: Final = timedelta(days=40)
+AHEAD: Final = timedelta(days=40)
 """What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
 
 
@@ -69,7 +69,7 @@ class Balance(NamedTuple):
 def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Spent:
     """Sum up a plan day, and the days since the plan month began."""
     query = "SELECT COALESCE(SUM(bytes), 0) FROM spent WHERE link=? AND day BETWEEN ? AND ?"
-    until = (day + _AHEAD).isoformat()
+    until = (day + AHEAD).isoformat()
     in_day, in_month = (
         db.execute(query, (link, since.isoformat(), until)).fetchone()[0] for since in (day, month_began)
     )

@@ -93,13 +93,13 @@ class Timetable:
         return True
 
     def _now_s(self) -> float:
-        """Read the clock; a wall clock that was set makes us begin anew."""
+        """Read the clock; a wall clock that was set makes us begin anew. Raise StorageError."""
         now_s = self._clock.now().timestamp()
         offset_s = now_s - self._clock.monotonic_s()
         if abs(offset_s - self._offset_s) > CLOCK_STEP_S:
+            self._runner.budget.clock_was_set()  # first: while the disk takes no note of it, it is asked again
             log.warning("the clock was set by %+.0f s", offset_s - self._offset_s)
             self._since_s, self._offset_s = now_s, offset_s
-            self._runner.budget.clock_was_set()
         return now_s
 
     def _planned(self, link: Link, now_s: float) -> Task | None:

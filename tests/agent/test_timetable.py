@@ -24,6 +24,7 @@ from agent.time_repair import Timekeeper
 from agent.timesync import Boot
 from agent.timetable import Timetable
 from base.broker import BrokerSettings
+from base.durable import StorageError
 from wire.codec import decode_result
 from wire.events import Missed, PlanState
 from wire.measured import Failed, Throughput, Transfer
@@ -352,6 +353,40 @@ def test_bytes_booked_before_the_clock_was_right_count_today(
     world.clock.wall += timedelta(days=9)  # no clock on board: the network has told the time only now
     world.timetable.next_run()
     assert world.runner.budget.spent(world.link).day_bytes >= 70_000_000
+
+
+def test_what_the_disk_took_no_note_of_when_the_clock_was_set_counts_today_as_soon_as_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World]
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_day_mb=1000))
+    made.append(world)
+    world.timetable.next_run()
+    world.modem.carried += 70_000_000
+    world.timetable.next_run()
+    world.clock.wall += timedelta(days=9)
+    world.spool._db.execute("PRAGMA query_only=1")
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            world.timetable.next_run()
+    world.spool._db.execute("PRAGMA query_only=0")
+    for _ in range(2):
+        world.timetable.next_run()
+        assert world.runner.budget.spent(world.link).day_bytes == 70_000_000
+
+
+@pytest.mark.parametrize("step_s", [61, -61])
+def test_a_clock_that_is_set_by_a_minute_charges_today_with_no_other_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[World], step_s: int
+) -> None:
+    world = World(tmp_path, monkeypatch, Plan(quota_month_mb=20_000), every_s=1800)
+    made.append(world)
+    world.live(24 * 3 + 10)
+    world.timetable.next_run()
+    day, month = world.runner.budget.spent(world.link)
+    world.clock.wall += timedelta(seconds=step_s)
+    world.timetable.next_run()
+    after = world.runner.budget.spent(world.link)
+    assert max(after.day_bytes - day, after.month_bytes - month) <= 2 * RUN_BYTES, "those about midnight, at most"
 
 
 def test_the_first_look_counts_what_was_carried_since_a_boot_in_this_month(
