@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.hindsight import book_again, note
 from agent.ledger import AHEAD
-from agent.plan import Spent, plan_day, plan_month
+from agent.plan import plan_day, plan_month
 from agent.settings import Plan
 
 if TYPE_CHECKING:
@@ -53,11 +53,14 @@ class Books:
         missing, self.noted = book_again(self.noted, self.wall(), self.steady_s, self.plan)
         self.booked.update(missing)
 
-    def spent(self, books: Counter[date]) -> Spent:
-        """Add up as `agent.ledger.spent` does."""
+    def spent(self, books: Counter[date]) -> tuple[int, int]:
+        """Add up as `agent.ledger.spent` does: the bytes of today, and of this month."""
         today = plan_day(self.plan, self.true_time())
-        firsts = (today, plan_month(self.plan, today)[0])
-        return Spent(*(sum(books[day] for day in books if first <= day <= today + AHEAD) for first in firsts))
+        of_day, of_month = (
+            sum(books[day] for day in books if first <= day <= today + AHEAD)
+            for first in (today, plan_month(self.plan, today)[0])
+        )
+        return of_day, of_month
 
 
 _steps = st.floats(-3000, 3000) | st.floats(-3 * DAY_S, 3 * DAY_S) | st.floats(-70 * DAY_S, 70 * DAY_S)
@@ -102,9 +105,9 @@ def test_days_that_a_clock_was_behind_count_where_they_belong() -> None:
     books.live(3, every_s=600.0)
     books.set_clock(0.0)
     today, month = books.spent(books.booked)
-    truly = books.spent(books.truth)
-    assert truly.day_bytes <= today <= truly.day_bytes + 3000
-    assert month == truly.month_bytes == 432_000, "nine days ago it was another month"
+    truly_today, truly_month = books.spent(books.truth)
+    assert truly_today <= today <= truly_today + 3000
+    assert month == truly_month == 432_000, "nine days ago it was another month"
     books.set_clock(-9 * DAY_S)
     books.set_clock(0.0)
     assert books.spent(books.booked) == (today, month), "and once"

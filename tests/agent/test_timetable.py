@@ -382,7 +382,7 @@ def test_a_clock_that_is_set_by_a_minute_charges_today_with_no_other_day(
     made.append(world)
     world.live(24 * 3 + 10)
     world.timetable.next_run()
-    day, month = world.runner.budget.spent(world.link)
+    day, month, _ = world.runner.budget.spent(world.link)
     world.clock.wall += timedelta(seconds=step_s)
     world.timetable.next_run()
     after = world.runner.budget.spent(world.link)
