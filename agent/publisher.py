@@ -20,6 +20,7 @@ import msgspec
 from agent.lease import Habits
 from agent.questions import Questions
 from agent.resending import Resending
+from agent.seldom import Seldom
 from base.broker import make_client
 from base.durable import StorageError
 from wire import topics
@@ -63,8 +64,6 @@ LONGEST_RECONNECT_S: Final = 60
 _SUSPICIOUS_RECONNECT_S: Final = 8
 QUIET_WITHIN_S: Final = 5.0
 """How long a test waits for what is under way to the broker."""
-SAME_WORDS_EVERY_S: Final = 600.0
-"""What the disk says again and again is logged no more often."""
 
 
 def _held(callback: Callable[Concatenate[Publisher, P], None]) -> Callable[Concatenate[Publisher, P], None]:
@@ -100,7 +99,7 @@ class Publisher:
         self._quiet = 0
         self._spare_disk_until_s = 0.0
         self._disk_trouble: str | None = None
-        self._complaints: dict[str, float] = {}
+        self._seldom = Seldom()
         self._pumping = threading.Lock()
         self._under_way: list[MQTTMessageInfo] = []
         self._next_status_s = 0.0
@@ -111,7 +110,6 @@ class Publisher:
         self._connected_at_s = 0.0
         self._reconnect_s = 1
         self._last_refusal = ""
-        self._unreachable_said_s = -SAME_WORDS_EVERY_S
         self._questions = Questions(
             probe_id,
             self._connected,
@@ -345,10 +343,8 @@ class Publisher:
 
     @_held
     def _on_connect_fail(self, _client: Client, _data: object) -> None:
-        now_s = time.monotonic()
-        if now_s - self._unreachable_said_s >= SAME_WORDS_EVERY_S:
-            self._unreachable_said_s = now_s
-            words = "broker %s:%d cannot be reached; results wait in the spool; is the host right, is there a link?"
+        words = "broker %s:%d cannot be reached; results wait in the spool; is the host right, is there a link?"
+        if self._seldom.may_say(words):
             log.warning(words, self._broker.host, self._broker.port)
 
     @_held
@@ -419,11 +415,8 @@ class Publisher:
 
     def _complain(self, error: StorageError) -> None:
         """Log what the disk refuses, the same words seldom."""
-        now_s = time.monotonic()
-        recent = {text: at_s for text, at_s in self._complaints.items() if now_s - at_s < SAME_WORDS_EVERY_S}
-        if str(error) not in recent:
+        if self._seldom.may_say(str(error)):
             log.error("%s", error)
-        self._complaints = {str(error): now_s} | recent  # never changed in place: two threads complain
 
 
 def _taken(sent: MQTTMessageInfo) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import logging
@@ -10,12 +11,13 @@ import os
 import signal
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from agent.archive import Bounds
 from agent.nameplate import machine
 from agent.publisher import Publisher
 from agent.runner import AGENT_VERSION, Interrupted, Runner
+from agent.seldom import Seldom
 from agent.speeds import SPEEDS_FILE, Speeds
 from agent.spool import Spool
 from agent.time_repair import Timekeeper
@@ -54,7 +56,7 @@ def sole_use(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for one agent; raise AlreadyRunningError or StorageError."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / "agent.lock").open("a+")
+        file = _lock_file(data_dir / "agent.lock")
     except OSError as error:
         raise StorageError(f"{data_dir}: {error.strerror}; data_dir must be writable for the agent's user") from error
     with file:
@@ -67,10 +69,20 @@ def sole_use(data_dir: Path) -> Iterator[None]:
                 f"{data_dir}: in use by another agent (process {holder}); stop it first, "
                 "for example: systemctl stop probefleet-agent"
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # a card that takes no note of it has results to send all the same
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
+
+
+def _lock_file(path: Path) -> TextIO:
+    """Open the file; on a card that is read-only by now, as it was left there."""
+    try:
+        return path.open("a+")
+    except OSError as error:
+        if error.errno == errno.EROFS and path.exists():
+            return path.open("r")
+        raise
 
 
 def running_agent(data_dir: Path) -> str | None:
@@ -118,6 +130,7 @@ class Service:
         self.balances: Balances | None = None
         """Who asks the operators what is left of the plans; without one, nobody does."""
         self._stop = threading.Event()
+        self._seldom = Seldom()
 
     def status(self) -> Status:
         """Tell what the birth message tells; raise StorageError."""
@@ -198,6 +211,7 @@ class Service:
             try:
                 self.date_results()
                 now_s, due = timetable.next_run()
+                passed = due is not None and due.at_s <= now_s and timetable.passes(due)
             except StorageError as error:
                 timetable.roll_call.no_storage = True
                 self._pause(error)
@@ -208,7 +222,7 @@ class Service:
                 if self._asked_a_balance(due.at_s - now_s if due is not None else _LONGEST_WAIT_S):
                     continue
                 self._stop.wait(min(due.at_s - now_s, _LONGEST_WAIT_S) if due is not None else _LONGEST_WAIT_S)
-            elif not timetable.passes(due) and not self._make(due):
+            elif not passed and not self._make(due):
                 timetable.roll_call.no_storage = True
 
     def date_results(self) -> None:
@@ -247,5 +261,6 @@ class Service:
         return True
 
     def _pause(self, error: StorageError) -> None:
-        log.error("%s; no test is made while its result cannot be kept", error)
+        if self._seldom.may_say(str(error)):
+            log.error("%s; no test is made while its result cannot be kept", error)
         self._stop.wait(_DISK_PAUSE_S)

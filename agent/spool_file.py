@@ -7,10 +7,11 @@ a part.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent import archive, ledger, lives, salvage, time_repair
 from agent.rank import rank
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS accounts (job TEXT, link TEXT, every_s INTEGER NOT NU
                                      PRIMARY KEY (job, link)) WITHOUT ROWID;
 """
 _VERSION: Final = 2
+_COUNTERS: Final = ("last_seq", "made", "refiled", "deferred")
 
 
 class SpoolFile:
@@ -48,6 +50,8 @@ class SpoolFile:
         self.spool_id = ""
         self._before = 0
         self._bytes = 0
+        self._read_only = False
+        """Whether the file was opened so, because its disk was."""
         self._deferred: list[Deferred] = []
         """What is made, and not in the file yet."""
         self._db = self._open()
@@ -60,16 +64,17 @@ class SpoolFile:
             rank=rank,
         )
         db.text_factory = _text
+        self._read_only = not os.access(self._path, os.W_OK)
         try:
-            db.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN")  # it becomes a writer where something is missing, and only there
             _upgrade(db)
-            db.executemany(
-                "INSERT OR IGNORE INTO meta VALUES (?, 0)", [("last_seq",), ("made",), ("refiled",), ("deferred",)]
-            )
-            meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            meta: dict[str, Any] = dict.fromkeys(_COUNTERS, 0)
+            meta |= dict(db.execute("SELECT key, value FROM meta").fetchall())
+            if db.execute(f"SELECT COUNT(*) FROM meta WHERE key IN {_COUNTERS}").fetchone()[0] < len(_COUNTERS):  # noqa: S608  # words of ours
+                db.executemany("INSERT OR IGNORE INTO meta VALUES (?, 0)", [(key,) for key in _COUNTERS])
             self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
             self._before = lives.before(db, self.spool_id)
-            self._generation = db.execute("SELECT value FROM meta WHERE key='deferred'").fetchone()[0]
+            self._generation = meta["deferred"]
             self._weigh(db)
             db.execute("COMMIT")
         except BaseException as error:
@@ -116,7 +121,9 @@ class SpoolFile:
     def _explained(self, error: sqlite3.Error) -> StorageError:
         """Say what is wrong; a file that proves to be damaged while it is used is rebuilt at once."""
         explained = explain(self._path, error)
-        if salvage.is_damage(error) or "closed" in str(error):  # closed: rebuilding it did not work the last time
+        writable_again = self._read_only and os.access(self._path, os.W_OK)
+        # closed: rebuilding it did not work the last time
+        if salvage.is_damage(error) or "closed" in str(error) or writable_again:
             self._db.close()
             self._db = self._open()
         return explained

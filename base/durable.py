@@ -31,6 +31,7 @@ def open_database(
 
     The log is emptied into the file when it has 4 MiB, and cut back to that after a transaction that needed more.
     `cache_kib`: pages kept in this process's own memory, besides the kernel's cache of the file (SQLite's default).
+    A file that has all of `schema` is not written: on a disk that takes nothing it can be read, with its log there.
     Transactions are explicit (`isolation_level=None`). The connection may be used from any thread, one at a time.
     """
     connection: sqlite3.Connection | None = None
@@ -48,8 +49,10 @@ def open_database(
             connection.execute(f"PRAGMA journal_size_limit={_LOG_KEPT_BYTES}")
             connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA cache_size=-{cache_kib}")
-        _refuse_newer(path, connection, user_version)
-        if not read_only:
+        found = _refuse_newer(path, connection, user_version)
+        if not read_only and found == user_version:  # where nothing is missing, nothing is written
+            connection.executescript(schema)
+        elif not read_only:
             connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={user_version}; COMMIT;")
     except BaseException as error:
         if connection is not None:
@@ -97,10 +100,11 @@ def log_is_damaged(path: Path, counter: str, query: str) -> bool:
     return len([value for value in broken.behind if value > before]) > 1
 
 
-def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int) -> None:
+def _refuse_newer(path: Path, connection: sqlite3.Connection, user_version: int) -> int:
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if found > user_version:
         raise StorageError(f"{path}: written by a newer version (format {found}, this one knows {user_version})")
+    return found
 
 
 def explain(path: Path, error: Exception) -> StorageError:
