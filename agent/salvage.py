@@ -8,6 +8,7 @@ New results get a new spool's numbers, since nobody can say any more which of th
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 DAMAGE: Final = "damage"
 """The key in `meta` of a report that waits for the next result."""
 _BELIEVED_AHEAD: Final = 1000
+_KEPT_ASIDE: Final = 3
+"""Damaged files; a card that wears out must not fill itself with them."""
 _CACHE_KIB: Final = 512
 """A backlog fills whatever SQLite is given, and the agent's memory with it."""
 _SUFFIXES: Final = ("-wal", "-shm", "")  # the main file last: while it is there, the swap is not done
@@ -126,6 +129,7 @@ def _rebuild(
     version: int,
     rank: Callable[[Result], int],
 ) -> None:
+    _make_room_aside(path)
     under_way = path.with_name(path.name + ".rebuilding")
     for suffix in _TRANSIENT:
         under_way.with_name(under_way.name + suffix).unlink(missing_ok=True)
@@ -330,7 +334,23 @@ def _bytes(path: Path, suffix: str = "") -> bytes:
 
 
 def _free_name(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    return aside
+    return path.with_name(f"{path.name}.damaged-{max(_set_aside(path), default=0) + 1}")
+
+
+def _set_aside(path: Path) -> dict[int, list[Path]]:
+    """Find the damaged files that were kept, by number, each with its log."""
+    named = re.compile(re.escape(path.name) + r"\.damaged-([1-9][0-9]*)(-wal|-shm)?")
+    found: dict[int, list[Path]] = {}
+    for file in path.parent.iterdir():
+        if match := named.fullmatch(file.name):
+            found.setdefault(int(match[1]), []).append(file)
+    return found
+
+
+def _make_room_aside(path: Path) -> None:
+    """Remove the oldest of the damaged files that were kept, so that with the next one there are no more than few."""
+    kept = _set_aside(path)
+    for number in sorted(kept)[: 1 - _KEPT_ASIDE]:
+        for file in kept[number]:
+            log.warning("%s: removed, there are later ones", file)
+            file.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ class Damaged(Message, frozen=True, kw_only=True, tag_field="kind", tag="damaged
     """The spool's file was damaged, and a new spool began: what was saved of the old one, what is known of the rest.
 
     `saved` results travel on under their old numbers, `counts` says of which kind they are; `unreadable` is how many
-    are known to be lost. `kept_as` names the damaged file, which stays on the probe.
+    are known to be lost. `kept_as` names the damaged file, which stays on the probe until three later ones do.
     """
 
     saved: int
