@@ -20,26 +20,29 @@ if TYPE_CHECKING:
 _ASIDE_AT_MOST: Final = 1000
 
 
-def let_go(
-    db: sqlite3.Connection, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str, bounds: archive.Bounds
-) -> int:
-    """Delete what the collector has stored, see `Spool.acknowledge`; return how many that were."""
+def stored(db: sqlite3.Connection, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str) -> list[int]:
+    """List the numbers of what waits and the collector has stored, see `Spool.acknowledge`."""
     life = lives.span(db, spool_id)
     if life is None:
-        return 0
-    removed = at = 0
+        return []
+    found: list[int] = []
+    at = 0
     for first, last in ranges:
-        rows = db.execute(
-            "SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", life.numbers(first, last)
-        ).fetchall()
-        stored = [
-            (number,)
-            for number, crc in rows
-            if not checks or crc == check_at(checks, at + number - life.before - first)
+        rows = db.execute("SELECT seq, crc FROM results WHERE seq BETWEEN ? AND ?", life.numbers(first, last))
+        found += [
+            number for number, crc in rows if not checks or crc == check_at(checks, at + number - life.before - first)
         ]
-        archive.keep(db, stored, rank.KEPT_LAST, bounds)
-        removed += db.executemany("DELETE FROM results WHERE seq=?", stored).rowcount if stored else 0
         at += max(0, last - first + 1)
+    return found
+
+
+def let_go(db: sqlite3.Connection, owed: Iterable[tuple[int, int]], bounds: archive.Bounds) -> int:
+    """Delete what stands under these ranges of numbers; return how many that were."""
+    removed = 0
+    for span in owed:
+        numbers = db.execute("SELECT seq FROM results WHERE seq BETWEEN ? AND ?", span).fetchall()
+        archive.keep(db, numbers, rank.KEPT_LAST, bounds)
+        removed += db.execute("DELETE FROM results WHERE seq BETWEEN ? AND ?", span).rowcount
     return removed
 
 

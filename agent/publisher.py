@@ -271,12 +271,15 @@ class Publisher:
         return max(0.05, idle_s)
 
     def _flush_due(self) -> None:
-        """Let telemetry come to disk when its time has come; from there it is sent with all the rest.
+        """Let telemetry come to disk when its time has come, and what the collector has leave it where it did not yet.
 
         After the disk has refused something it is left in peace for a while, however often somebody wakes us.
         """
+        if time.monotonic() < self._spare_disk_until_s:
+            return
+        self._spool.settle()
         flush_in_s = self._spool.flush_in_s()
-        if flush_in_s is not None and flush_in_s <= 0 and time.monotonic() >= self._spare_disk_until_s:
+        if flush_in_s is not None and flush_in_s <= 0:
             self._spool.flush()
 
     def _tell_status(self) -> None:
@@ -373,10 +376,12 @@ class Publisher:
             log.warning("%s: not understood (%s); ignored", message.topic, error)
 
     def _take(self, ack: Ack) -> None:
-        if ack.refused:
-            self._spool.refuse(ack.spool_id, ack.refused)
-        self._spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
-        self.wake()
+        try:
+            self._spool.acknowledge(ack.spool_id, ack.stored, ack.checks)
+            if ack.refused:
+                self._spool.refuse(ack.spool_id, ack.refused)
+        finally:
+            self.wake()
 
     def _obey(self, command: Resend) -> None:
         """Queue again what the collector lacks, and say what it will never get. There is no other command."""

@@ -157,9 +157,16 @@ class Spool(Notebook):
 
     def oldest(self, count: int) -> list[Waiting]:
         """Show the results that wait and may be sent, oldest first."""
-        query = "SELECT seq, payload, crc FROM results WHERE seq NOT IN (SELECT seq FROM untimed) ORDER BY seq LIMIT ?"
+        query = (
+            "SELECT seq, payload, crc FROM results WHERE seq > ? AND seq < ?"
+            " AND seq NOT IN (SELECT seq FROM untimed) ORDER BY seq LIMIT ?"
+        )
+        rows: list[tuple[int, bytes, str]] = []
         with self._reading() as db:
-            rows = db.execute(query, (count,)).fetchall()
+            for after, before in self._owed.others():
+                if len(rows) == count:
+                    break
+                rows += db.execute(query, (after, before, count - len(rows))).fetchall()
         spoilt = [seq for seq, payload, known in rows if not is_intact(payload, known)]
         if spoilt:
             with suppress(StorageError):  # a card that takes no note of it still has the others to send
@@ -173,12 +180,25 @@ class Spool(Notebook):
     def acknowledge(self, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str = "") -> int:
         """Let go what the collector has stored: closed ranges of seq. An ack for another spool changes nothing.
 
-        With `checks` (see wire.delivery.Ack) a number whose result is another one by now is not let go.
+        With `checks` (see wire.delivery.Ack) a number whose result is another one by now is not let go. What the disk
+        refuses to let go is not shown any more all the same; `settle` lets it go.
         """
-        with self._transaction(fsync=False) as db:
-            removed = answers.let_go(db, spool_id, ranges, checks, self._archived)
-            if removed:
-                self._weigh(db)
+        with self._lock:
+            with self._reading() as db:
+                stored = answers.stored(db, spool_id, ranges, checks)
+            self._owed.add(stored)
+            return self.settle()
+
+    def settle(self) -> int:
+        """Let go what is acknowledged and still there; return how many results that were."""
+        with self._lock:
+            if not self._owed:
+                return 0
+            with self._transaction(fsync=False) as db:
+                removed = answers.let_go(db, self._owed, self._archived)
+                if removed:
+                    self._weigh(db)
+            self._owed.clear()
         return removed
 
     def resend(self, spool_id: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agent import archive, ledger, lives, salvage, time_repair
+from agent.owed import Owed
 from agent.rank import rank
 from base.durable import StorageError, explain
 from wire.codec import check
@@ -54,6 +55,8 @@ class SpoolFile:
         """Whether the file was opened so, because its disk was."""
         self._deferred: list[Deferred] = []
         """What is made, and not in the file yet."""
+        self._owed = Owed()
+        """What is delivered, and still in the file."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -125,6 +128,7 @@ class SpoolFile:
         # closed: rebuilding it did not work the last time
         if salvage.is_damage(error) or "closed" in str(error) or writable_again:
             self._db.close()
+            self._owed.clear()  # numbers may be others' in a rebuilt file
             self._db = self._open()
         return explained
 
