@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent import lives
 from wire.codec import Undecodable, decode_result
@@ -12,6 +12,9 @@ from wire.events import Dropped
 
 if TYPE_CHECKING:
     import sqlite3
+
+_NUMBERLESS: Final = ""
+"""Whose results they were that were given up in memory; a span that joined them to others would explain holes."""
 
 
 class GivenUp:
@@ -44,7 +47,8 @@ def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenU
         with suppress(Undecodable):  # where it has changed on the card, it says nothing any more
             outcome = decode_result(payload).outcome if kind == "dropped" else None
         if isinstance(outcome, Dropped):  # an earlier report goes: the new one says what it said
-            again = given_up.setdefault(outcome.spool_id or spool_id, GivenUp())
+            numbered = outcome.spool_id or spool_id if outcome.last_seq else _NUMBERLESS
+            again = given_up.setdefault(numbered, GivenUp())
             again.add(outcome.counts, outcome.first_seq, outcome.last_seq)
     db.executemany("DELETE FROM results WHERE seq=?", [(number,) for number in numbers])
     return freed, given_up

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from collections import Counter
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,16 +17,18 @@ from agent.bench import Bench
 from agent.budget import Budget, Grant
 from agent.deferred import Account, Run
 from agent.describe import describe_service
+from agent.held import AT_MOST, Unspooled, give_up
 from agent.measurements.base import MeasurementFailed
 from agent.namespace import inside
 from agent.plan import Room
 from agent.rank import is_telemetry
+from agent.seldom import Seldom
 from agent.settings import RadioJob, ThroughputJob
 from agent.thinning import Thinner, Thinning
 from base.durable import StorageError
 from base.version import VERSION
 from wire import results
-from wire.events import Recovery
+from wire.events import Dropped, Recovery
 from wire.measured import Failed, Latency, Radio, Throughput
 from wire.reasons import Reason
 from wire.results import Outcome, Result, Route
@@ -47,21 +50,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGENT_VERSION: Final = VERSION
-_HELD_IN_MEMORY: Final = 200
-"""Results kept in memory while the disk takes none."""
 
 
 class Interrupted(BaseException):
     """The agent is told to stop while it measures."""
-
-
-class _Unspooled(NamedTuple):
-    result: Result
-    ends: Run | None
-    cost: Cost | None = None
-    began: Boot | None = None
-    account: Account | None = None
-    at_once: bool = True
 
 
 class Runner:
@@ -78,7 +70,9 @@ class Runner:
         """The books of the SIMs' plans."""
         self.keeper: Keeper | None = None
         """Who keeps the links' routing tables; without one, nobody does."""
-        self._unspooled: list[_Unspooled] = []
+        self._unspooled: list[Unspooled] = []
+        self._given_up = Counter[str]()
+        self._seldom = Seldom()
         self._thinners: dict[tuple[str, str], Thinner] = {}
         self.ran: dict[tuple[str, str], int] = {}
         """For each (job, link): the slot of its last run by the schedule, be it a result by now or folded into one."""
@@ -126,7 +120,7 @@ class Runner:
                 used=None,
                 outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),
             )
-            self._store(_Unspooled(result, run, began=self._spool.run_began(run)))
+            self._store(Unspooled(result, run, began=self._spool.run_began(run)))
 
     def run(
         self,
@@ -186,7 +180,7 @@ class Runner:
             result, began = self.timekeeper.date(result, start)
         cost = self._cost(job, outcome, spent_bytes, bench.pace_bytes_per_s)
         at_once = by_hand or not is_telemetry(result)
-        self._store(_Unspooled(result, run, cost, began, account, at_once))
+        self._store(Unspooled(result, run, cost, began, account, at_once))
         return result
 
     def close(self) -> None:
@@ -213,7 +207,7 @@ class Runner:
         measuring, self._measuring = self._measuring, False  # an interruption between commit and memory would double it
         began = self.timekeeper.began_at(started_at) if self.timekeeper else None
         at_once = not is_telemetry(result)
-        self._store(_Unspooled(result, None, began=began, account=account, at_once=at_once))
+        self._store(Unspooled(result, None, began=began, account=account, at_once=at_once))
         self._measuring = measuring
         if measuring and self._stopped.is_set():
             raise Interrupted
@@ -299,7 +293,7 @@ class Runner:
     def _result(
         self,
         job: results.Job | None,
-        link: str,
+        link: str | None,
         *,
         started_at: datetime,
         elapsed_s: float,
@@ -319,13 +313,15 @@ class Runner:
             outcome=outcome,
         )
 
-    def _store(self, one: _Unspooled) -> None:
+    def _store(self, one: Unspooled) -> None:
         self._unspooled.append(one)
         self._flush_memory(quiet=True)
 
     def _flush_memory(self, *, quiet: bool = False) -> None:
-        """Spool what waits in memory, in order; raise StorageError unless `quiet`."""
-        while self._unspooled:
+        """Spool what waits in memory, in order, and what was given up of it; raise StorageError unless `quiet`."""
+        while self._unspooled or self._given_up:
+            if not self._unspooled:
+                self._unspooled.append(self._told_of_given_up())
             waiting = self._unspooled[0]
             booking = None
             try:
@@ -341,14 +337,23 @@ class Runner:
                 else:  # what it carried is booked with the next one
                     self._spool.defer(waiting.result, ends=waiting.ends, account=waiting.account, began=waiting.began)
             except StorageError as error:
-                log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
-                del self._unspooled[:-_HELD_IN_MEMORY]
+                if self._seldom.may_say(str(error)):
+                    log.error("%s (%d results wait in memory)", error, len(self._unspooled))  # noqa: TRY400
+                if give_up(self._unspooled, self._given_up) and self._seldom.may_say("given up"):
+                    log.error("more than %d results wait in memory; given up: %s", AT_MOST, dict(self._given_up))  # noqa: TRY400
                 if quiet:
                     return
                 raise
             del self._unspooled[0]
             if booking is not None:
                 self.budget.booked(booking)
+
+    def _told_of_given_up(self) -> Unspooled:
+        """Say what was given up in memory, where nothing has a number yet."""
+        now, outcome = self._clock.now(), Dropped(counts=dict(self._given_up), first_seq=0, last_seq=0)
+        self._given_up.clear()
+        result = self._result(None, None, started_at=now, elapsed_s=0.0, used=None, outcome=outcome)
+        return Unspooled(result, None, began=self.timekeeper.began_at(now) if self.timekeeper else None)
 
     def _booking(self, name: str | None) -> Booking | None:
         """Book what the link has carried with its result: one commit for both."""

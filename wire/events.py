@@ -14,7 +14,8 @@ from wire.reasons import Condition, Unmade
 class Dropped(Message, frozen=True, kw_only=True, tag_field="kind", tag="dropped"):
     """The spool was full and gave up its oldest results: how many of each kind, and the span of their numbers.
 
-    `spool_id` says whose numbers, where they are not of the spool that this result is of.
+    Both numbers are 0 for results that never had one: the disk took none, and too many waited in memory. `spool_id`
+    says whose numbers, where they are not of the spool that this result is of.
     """
 
     counts: dict[str, int]

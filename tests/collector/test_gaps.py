@@ -98,6 +98,11 @@ def test_a_report_of_fewer_results_than_are_missing_explains_nothing(journal: Jo
     assert found(journal) == [(2, 8, "open")]
 
 
+def test_a_report_of_results_that_never_had_a_number_explains_none(journal: Journal) -> None:
+    store(journal, radio(2), dropped(4, 0, 0, 500))
+    assert found(journal) == [(1, 1, "open"), (3, 3, "open")]
+
+
 def test_a_report_may_be_of_an_older_spool_of_the_same_probe(
     journal: Journal, make_asked: Callable[..., Asked]
 ) -> None:
