@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent import archive, lives, rank, salvage
-from wire.codec import check_at, decode, encode
+from agent import archive, lives, numbering, rank, salvage, worn
+from wire.codec import check_at, encode
 from wire.events import Damaged
 
 if TYPE_CHECKING:
@@ -21,7 +21,17 @@ _ASIDE_AT_MOST: Final = 1000
 
 
 def stored(db: sqlite3.Connection, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str) -> list[int]:
-    """List the numbers of what waits and the collector has stored, see `Spool.acknowledge`."""
+    """List the numbers of what waits and the collector has stored, see `Spool.acknowledge`.
+
+    Where that is nothing, it may be that the card has changed which numbers these are: raise worn.Misnumbered.
+    """
+    found = _stored(db, spool_id, ranges, checks)
+    if not found and (fault := numbering.fault(db)) is not None:
+        raise worn.Misnumbered(fault)
+    return found
+
+
+def _stored(db: sqlite3.Connection, spool_id: str, ranges: Iterable[tuple[int, int]], checks: str) -> list[int]:
     life = lives.span(db, spool_id)
     if life is None:
         return []
@@ -64,8 +74,7 @@ def put_aside(db: sqlite3.Connection, number: int, reason: str) -> None:
 
 def put_spoilt_aside(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
     """Keep back results whose bytes have changed on the card: they prove nothing. The loss is reported."""
-    row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
-    report = decode(row[0], Damaged) if row is not None else Damaged(saved=0, unreadable=0)
+    report = salvage.report_of(db) or Damaged(saved=0, unreadable=0)
     for number in numbers:
         put_aside(db, number, "changed on the card")
     report = msgspec.structs.replace(

@@ -111,7 +111,7 @@ class Budget:
         if not found:
             return None
         reading, name = max(found, key=lambda one: one[0].uptime_s)
-        self._spool.rename(name, link.name)
+        self._spool.rename(name, link.name, self.day(link).isoformat())
         return reading
 
     def booking(self, link: Link) -> Booking:
@@ -169,7 +169,7 @@ class Budget:
         if sim is None or self._sims.get(link.name) == sim:
             return False
         bookings = [self._unbooked(one) for one in self._settings.links]
-        changed = self._spool.change_sim(link.name, sim, *bookings)
+        changed = self._spool.change_sim(link.name, sim, self.day(link).isoformat(), *bookings)
         for one in bookings:
             self.booked(one)
         self._sims = {name: known for name, known in self._sims.items() if known != sim} | {link.name: sim}

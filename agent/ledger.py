@@ -7,17 +7,18 @@ its caller's transaction.
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from agent import planner
+from agent import planner, worn
 from agent.meter import Meter
 from agent.plan import Spent
 
 if TYPE_CHECKING:
     import sqlite3
+    from datetime import date
 
     from agent.run_cost import Cost
 
@@ -35,6 +36,9 @@ CREATE TABLE IF NOT EXISTS sims (link TEXT PRIMARY KEY, sim TEXT NOT NULL) WITHO
 _CUT_SHORT: Final = 2
 """In `made`, beside 0 and 1: begun and cut short; `bytes` is what all of it would have moved."""
 _DAYS_KEPT: Final = 100
+_HOURS: Final = 24
+_IN_A_DAY: Final = 10**14
+"""Bytes; no modem carries more, not even what is booked on one day of a month."""
 AHEAD: Final = timedelta(days=40)
 """What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
 
@@ -68,42 +72,83 @@ class Balance(NamedTuple):
 
 def spent(db: sqlite3.Connection, link: str, day: date, month_began: date) -> Spent:
     """Sum up a plan day, and the days since the plan month began."""
-    query = "SELECT COALESCE(SUM(bytes), 0) FROM spent WHERE link=? AND day BETWEEN ? AND ?"
-    until = (day + AHEAD).isoformat()
+    days, until = _days(db, link, day.isoformat())[0], (day + AHEAD).isoformat()
     in_day, in_month = (
-        db.execute(query, (link, since.isoformat(), until)).fetchone()[0] for since in (day, month_began)
+        sum(count for on, count in days.items() if since.isoformat() <= on <= until) for since in (day, month_began)
     )
-    query = "SELECT day, bytes FROM spent WHERE link=? AND day >= ? AND day < ?"
-    return Spent(in_day, in_month, tuple(db.execute(query, (link, month_began.isoformat(), day.isoformat()))))
+    before = ((on, count) for on, count in days.items() if month_began.isoformat() <= on < day.isoformat())
+    return Spent(in_day, in_month, tuple(before))
 
 
-def change_sim(db: sqlite3.Connection, link: str, sim: str) -> set[str]:
+def _days(db: sqlite3.Connection, link: str, today: str) -> tuple[dict[str, int], bool]:
+    """Read what a link has carried by day, and whether all of it is what was written.
+
+    What the card has changed must not let a quota be exceeded: bytes that are none count as those of the day that had
+    most (no day is known: more than any quota), and what has no day any more counts today. Only a row whose link has
+    changed is lost: nobody can say whose it was.
+    """
+    rows = db.execute("SELECT day, bytes FROM spent WHERE link=?", (link,)).fetchall()
+    days = {on: count for on, count in rows if worn.day(on) is not None and worn.is_whole(count, most=_IN_A_DAY)}
+    if len(days) == len(rows):
+        return days, True
+    worn.say(f"the bytes of {link}, so more are taken for spent than may be; that")
+    most = max(days.values(), default=_IN_A_DAY)
+    for on, count in rows:
+        if on not in days or not worn.is_whole(count, most=_IN_A_DAY):
+            counts_on = on if worn.day(on) is not None else today
+            days[counts_on] = days.get(counts_on, 0) + (count if worn.is_whole(count, most=_IN_A_DAY) else most)
+    return days, False
+
+
+def _mend(db: sqlite3.Connection, link: str, today: str) -> None:
+    """Write down what counts, where it is not what was written: else adding to it would make it small."""
+    days, sound = _days(db, link, today)
+    if not sound:
+        db.execute("DELETE FROM spent WHERE link=?", (link,))
+        db.executemany("INSERT OR REPLACE INTO spent VALUES (?, ?, ?)", [(link, *one) for one in days.items()])
+
+
+def change_sim(db: sqlite3.Connection, link: str, sim: str, today: str) -> set[str]:
     """Note which SIM a link has, and bring it that one's books; return the links whose books have changed.
 
     Books whose SIM was not known until now are this one's. Those of a SIM that is taken out are laid aside under its
     own name (no link has one with a slash). The link where this SIM was, if that was not looked at since, or is no
-    more, gives them up: what is in it now is not known.
+    more, gives them up: what is in it now is not known. A name that is almost this one's, or no hash at all, is this
+    one's, changed by the card: else the books would begin anew.
     """
     row = db.execute("SELECT sim FROM sims WHERE link=?", (link,)).fetchone()
     left = [name for (name,) in db.execute("SELECT link FROM sims WHERE sim=? AND link!=?", (sim, link)).fetchall()]
-    had_another = row is not None and row != (sim,)
+    had_another = row is not None and row != (sim,) and not _is_spoilt(row[0], sim)
     if had_another:
-        _move(db, link, f"sim/{row[0]}")
-    moved = [_move(db, source, link) for source in (f"sim/{sim}", *left)]
+        _move(db, link, f"sim/{row[0]}", today)
+    moved = [_move(db, source, link, today) for source in (f"sim/{sim}", *left)]
     db.execute("DELETE FROM sims WHERE sim=?", (sim,))
     db.execute("INSERT OR REPLACE INTO sims VALUES (?, ?)", (link, sim))
     return {link, *left} if had_another or any(moved) else set(left)
 
 
-def rename(db: sqlite3.Connection, former: str, link: str) -> None:
+def _is_spoilt(noted: object, sim: str) -> bool:
+    """Whether what was noted of a SIM was this one's hash: two hashes have most of their characters apart."""
+    if not worn.is_text(noted) or len(noted) != len(sim):
+        spoilt = True
+    else:
+        spoilt = sum(one != other for one, other in zip(noted, sim, strict=True)) <= len(sim) // 8
+    if spoilt:
+        worn.say("a SIM")
+    return spoilt
+
+
+def rename(db: sqlite3.Connection, former: str, link: str, today: str) -> None:
     """Give a link that has no reading yet the books, the SIM and the reading of one that is no more."""
-    _move(db, former, link)
+    _move(db, former, link, today)
     for table in ("sims", "meters"):
         db.execute(f"UPDATE OR IGNORE {table} SET link=? WHERE link=?", (link, former))  # noqa: S608  # two words of ours
 
 
-def _move(db: sqlite3.Connection, source: str, target: str) -> bool:
+def _move(db: sqlite3.Connection, source: str, target: str, today: str) -> bool:
     """Add what one key has of bytes to another's; of the operator's words the later one stays. Whether it had any."""
+    for link in (source, target):
+        _mend(db, link, today)
     db.execute(
         "INSERT INTO spent SELECT ?, day, bytes FROM spent WHERE link=? "
         "ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
@@ -122,7 +167,30 @@ def _move(db: sqlite3.Connection, source: str, target: str) -> bool:
 def meter(db: sqlite3.Connection, link: str) -> Meter | None:
     """Return the last reading that was booked."""
     row = db.execute("SELECT reading FROM meters WHERE link=?", (link,)).fetchone()
-    return msgspec.json.decode(row[0], type=Meter) if row is not None else None
+    if row is None:
+        return None
+    try:
+        found = msgspec.json.decode(row[0], type=Meter)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        found = None
+    if found is None or not all(map(worn.is_whole, (found.received_bytes, found.sent_bytes))):
+        worn.say(f"the counters of {link}")
+        return None
+    return found
+
+
+def balance(db: sqlite3.Connection, link: str) -> Balance | None:
+    """Return what the operator said last."""
+    row = db.execute("SELECT at, remaining_bytes, doubt, text FROM balances WHERE link=?", (link,)).fetchone()
+    if row is None:
+        return None
+    said = Balance(*row)
+    left = said.remaining_bytes is None or worn.is_whole(said.remaining_bytes, most=2**63)
+    words = worn.is_text(said.text) and (said.doubt is None or worn.is_text(said.doubt))
+    if worn.moment(said.at) is None or not left or not words:
+        worn.say(f"what the operator of {link} said")
+        return None
+    return said
 
 
 def visits(db: sqlite3.Connection, link: str) -> list[planner.Visit]:
@@ -130,10 +198,15 @@ def visits(db: sqlite3.Connection, link: str) -> list[planner.Visit]:
     rows = db.execute(
         "SELECT job, day, slot, hour, upload, bytes, made FROM planned_runs WHERE link=? ORDER BY day, slot", (link,)
     ).fetchall()
-    return [
-        planner.Visit(job, date.fromisoformat(day), slot, hour, bool(upload), run_bytes, bool(made), made == _CUT_SHORT)
-        for job, day, slot, hour, upload, run_bytes, made in rows
-    ]
+    found = []
+    for job, on, slot, hour, upload, run_bytes, made in rows:
+        day = worn.day(on)
+        if day is None or not all(map(worn.is_whole, (slot, hour, made))) or hour >= _HOURS:
+            worn.say(f"a planned run of {link}")
+            continue
+        told = run_bytes if worn.is_whole(run_bytes, least=1, most=_IN_A_DAY) else None
+        found.append(planner.Visit(job, day, slot, hour, upload == 1, told, bool(made), made == _CUT_SHORT))
+    return found
 
 
 def visit(db: sqlite3.Connection, link: str, job: str, visit: Visit, *, made: bool) -> None:
@@ -158,6 +231,7 @@ def ended(db: sqlite3.Connection, link: str, job: str, visit: Visit, cost: Cost 
 def book(db: sqlite3.Connection, booking: Booking) -> None:
     """Book what was carried, and the reading that proves it."""
     if booking.grown_bytes:
+        _mend(db, booking.link, booking.day)
         db.execute(
             "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes", booking[:3]
         )

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent import ledger, time_repair
+from agent import ledger, time_repair, worn
 from agent.deferred import Account, Run
-from agent.ledger import Balance, Booking
 from agent.spool_file import SpoolFile
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
     from datetime import date, datetime
 
+    from agent.ledger import Balance, Booking
     from agent.meter import Meter
     from agent.plan import Spent
     from agent.planner import Visit as PastVisit
@@ -60,14 +61,16 @@ class Notebook(SpoolFile):
     def accounts(self) -> dict[tuple[str, str], Account]:
         """Tell for each (job, link) up to where its slots are accounted for."""
         with self._reading() as db:
-            noted = [Account(*row) for row in db.execute("SELECT job, link, every_s, slot FROM accounts").fetchall()]
+            rows = db.execute("SELECT job, link, every_s, slot FROM accounts").fetchall()
+            noted = [Account(*row) for row in rows if _readable("which turns are over", row[2:])]
             noted += [one.account for one in self._deferred if one.account is not None]
         return {(one.job, one.link): one for one in noted}
 
     def last_slots(self) -> dict[tuple[str, str], int]:
         """Tell which slot each (job, link) ran last."""
         with self._reading() as db:
-            slots = {(job, link): slot for job, link, slot in db.execute("SELECT job, link, slot FROM runs")}
+            rows = db.execute("SELECT job, link, slot FROM runs").fetchall()
+            slots = {(job, link): slot for job, link, slot in rows if _readable("the last runs", (slot,))}
             runs = [one.ends for one in self._deferred if one.ends is not None]
         return slots | {(run.job, run.link): run.slot for run in runs}
 
@@ -75,14 +78,20 @@ class Notebook(SpoolFile):
         """List runs that began and never ended, with the ISO time of their begin."""
         with self._reading() as db:
             rows = db.execute("SELECT job, link, slot, started_at FROM runs WHERE under_way=1").fetchall()
-        return [(Run(job, link, slot), started_at) for job, link, slot, started_at in rows]
+        return [
+            (Run(job, link, slot), started_at)
+            for job, link, slot, started_at in rows
+            if _readable("a run under way", (slot,), (job, link))
+        ]
 
-    def last_began(self) -> str | None:
-        """Tell when the last run began (ISO), of those that a trusted clock stamped."""
-        query = "SELECT MAX(started_at) FROM runs WHERE (job, link) NOT IN (SELECT job, link FROM untimed_runs)"
+    def last_began(self) -> datetime | None:
+        """Tell when the last run began, of those that a trusted clock stamped."""
+        query = "SELECT started_at FROM runs WHERE (job, link) NOT IN (SELECT job, link FROM untimed_runs)"
         with self._reading() as db:
-            last: str | None = db.execute(query).fetchone()[0]
-        return last
+            found = [worn.moment(started_at) for (started_at,) in db.execute(query).fetchall()]
+        if None in found:
+            worn.say("when a run began")
+        return max(filter(None, found), default=None)
 
     def run_began(self, run: Run) -> Boot | None:
         """Tell when a run began that a doubtful clock stamped."""
@@ -102,12 +111,12 @@ class Notebook(SpoolFile):
             for booking in bookings:
                 ledger.book(db, booking)
 
-    def change_sim(self, link: str, sim: str, *bookings: Booking) -> set[str]:
+    def change_sim(self, link: str, sim: str, today: str, *bookings: Booking) -> set[str]:
         """Book this on the books as they are, then note which SIM a link has; return the links whose books changed."""
         with self._transaction() as db:
             for booking in bookings:
                 ledger.book(db, booking)
-            return ledger.change_sim(db, link, sim)
+            return ledger.change_sim(db, link, sim, today)
 
     def meter(self, link: str) -> Meter | None:
         """Return the last reading that was booked."""
@@ -119,10 +128,10 @@ class Notebook(SpoolFile):
         with self._reading() as db:
             return {link for (link,) in db.execute("SELECT link FROM meters").fetchall()}
 
-    def rename(self, former: str, link: str) -> None:
+    def rename(self, former: str, link: str, today: str) -> None:
         """Give a link the books, the SIM and the reading of one that is no more."""
         with self._transaction() as db:
-            ledger.rename(db, former, link)
+            ledger.rename(db, former, link, today)
 
     def visits(self, link: str) -> list[PastVisit]:
         """List the planned runs of the last weeks that were made or missed, oldest first."""
@@ -149,13 +158,20 @@ class Notebook(SpoolFile):
     def balance(self, link: str) -> Balance | None:
         """Return what the operator said last."""
         with self._reading() as db:
-            row = db.execute("SELECT at, remaining_bytes, doubt, text FROM balances WHERE link=?", (link,)).fetchone()
-        return Balance(*row) if row is not None else None
+            return ledger.balance(db, link)
 
     def keep_balance(self, link: str, balance: Balance) -> None:
         """Record what the operator said."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO balances VALUES (?, ?, ?, ?, ?)", (link, *balance))
+
+
+def _readable(what: str, numbers: Iterable[object], names: Iterable[object] = ()) -> bool:
+    """Whether these are what was written, as far as anybody can tell."""
+    readable = all(worn.is_whole(number, least=-1) for number in numbers) and all(map(worn.is_name, names))
+    if not readable:
+        worn.say(what)
+    return readable
 
 
 def enter(db: sqlite3.Connection, account: Account | None) -> None:

@@ -34,7 +34,7 @@ class GivenUp:
 def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenUp]]:
     """Delete results worth so many bytes, but not the newest; return the bytes freed and what went, by spool_id."""
     freed, numbers, given_up = 0, list[int](), dict[str, GivenUp]()
-    (newest,) = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()
+    newest = lives.last_number(db)
     query = "SELECT seq, kind, COALESCE(CAST(payload AS BLOB), x'') FROM results WHERE seq < ? ORDER BY rank, seq"
     for number, kind, payload in db.execute(query, (newest,)):
         if freed >= goal_bytes:
@@ -42,7 +42,7 @@ def make(db: sqlite3.Connection, goal_bytes: int) -> tuple[int, dict[str, GivenU
         freed += len(payload)
         numbers.append(number)
         spool_id, before = lives.of(db, number)
-        given_up.setdefault(spool_id, GivenUp()).add({kind: 1}, number - before, number - before)
+        given_up.setdefault(spool_id, GivenUp()).add({str(kind): 1}, number - before, number - before)
         outcome = None
         with suppress(Undecodable):  # where it has changed on the card, it says nothing any more
             outcome = decode_result(payload).outcome if kind == "dropped" else None

@@ -7,12 +7,12 @@ import logging
 import threading
 from collections import Counter
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agent import jobs, path, run_cost
+from agent import jobs, path, run_cost, worn
 from agent.bench import Bench
 from agent.budget import Budget, Grant
 from agent.deferred import Account, Run
@@ -115,7 +115,7 @@ class Runner:
             result = self._result(
                 results.Job(name=run.job, measurement=measurement),
                 run.link,
-                started_at=datetime.fromisoformat(started_at).astimezone(UTC),
+                started_at=worn.moment(started_at) or self._clock.now(),
                 elapsed_s=0.0,
                 used=None,
                 outcome=Failed(reason=Reason.INTERRUPTED, detail="the agent ended during the run"),

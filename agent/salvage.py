@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import lives
+from agent import lives, numbering, worn
 from base import carve
 from base.durable import StorageError, explain, log_is_damaged, open_database, sync_folder
 from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
@@ -99,8 +99,10 @@ def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connecti
     db: sqlite3.Connection | None = None
     try:
         db = open_database(path, schema, user_version=version, cache_kib=_CACHE_KIB)
+        db.text_factory = worn.text
         verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        db.execute("SELECT value FROM meta WHERE key='spool_id'").fetchone()
+        if verdict == "ok":
+            verdict = numbering.fault(db) or verdict
         if verdict == "ok":
             return db, verdict
     except (StorageError, sqlite3.Error) as error:
@@ -115,8 +117,21 @@ def _open_sound(path: Path, schema: str, version: int) -> tuple[sqlite3.Connecti
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether SQLite says that the file is not what it should be."""
-    return "damaged" in str(error) or "malformed" in str(error) or "not a database" in str(error)
+    """Whether SQLite says that the file is not what it should be, or a number was given twice."""
+    signs = ("damaged", "malformed", "not a database", "UNIQUE constraint failed: results.seq")
+    return any(sign in str(error) for sign in signs)
+
+
+def report_of(db: sqlite3.Connection) -> Damaged | None:
+    """Read the report that waits for the next result; a fresh one where it is not what was written."""
+    row = db.execute("SELECT value FROM meta WHERE key=?", (DAMAGE,)).fetchone()
+    if row is None:
+        return None
+    try:
+        return decode(row[0], Damaged)
+    except (Undecodable, TypeError):
+        worn.say("the damage of the spool")
+        return Damaged(saved=0, unreadable=0, detail="what was noted of the damage has changed on the card")
 
 
 def _rebuild(
@@ -137,7 +152,7 @@ def _rebuild(
         db.execute("BEGIN IMMEDIATE")
         _copy_tables(copy, db)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        told = _Told(meta.get("spool_id", ""), meta.get("last_seq", 0), lives.all_of(db))
+        told = _Told(meta.get("spool_id", ""), max(meta.get("last_seq", 0), _highest(copy)), lives.all_of(db))
         found, lost = _results(by_page, copy, rank, told)
         numbers = _place(db, found, told.last_number)
         counts = Counter(result.kind for result in found)
@@ -183,7 +198,9 @@ def _place(db: sqlite3.Connection, found: list[Found], last_seq: int) -> int:
         for name in ("lives", *numbered):
             db.execute(f"DELETE FROM {name}")  # noqa: S608  # names of ours
     else:  # what said which number was the last may be older than they are, or gone
-        given = [db.execute(f"SELECT COALESCE(MAX(seq), 0) FROM {name}").fetchone()[0] for name in numbered]  # noqa: S608  # as above
+        believed = (last_seq + _BELIEVED_AHEAD if last_seq else worn.MOST,)
+        query = "SELECT COALESCE(MAX(seq), 0) FROM {} WHERE seq <= ?"
+        given = [db.execute(query.format(name), believed).fetchone()[0] for name in numbered]
         last_seq = max(last_seq, *known.values(), *numbers, *given, 0)
     for spool_id in dict.fromkeys(result.spool_id for result in found):
         if spool_id not in known:
@@ -231,6 +248,12 @@ def _results(
         last = max([told.last_number, *placed, *_last_numbers(by_page, max(placed, default=told.last_number))])
         lost += max(last - told.last_number - len(later), 0)
     return sorted(found.values(), key=lambda one: (one.spool_id, one.seq)), max(lost, 0)
+
+
+def _highest(copy: Path) -> int:
+    """Return the highest number of what waits, as far as SQL sees it."""
+    rows, _ = _as_far_as_it_comes(copy, "SELECT MAX(seq) FROM results")
+    return max((number for (number,) in rows if worn.is_whole(number)), default=0)
 
 
 def _last_numbers(rows: list[_Columns], about: int) -> Iterator[int]:
@@ -293,7 +316,9 @@ def _copy_tables(copy: Path, db: sqlite3.Connection) -> None:
                     for row in old.execute(f"SELECT {', '.join(columns)} FROM {name}{order}"):  # noqa: S608  # names of ours
                         if all(map(_plausible, row, columns.values())):
                             db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", row)  # noqa: S608  # as above
-    db.execute("DELETE FROM meta WHERE key IN ('last_seq', 'made', 'refiled') AND typeof(value) != 'integer'")
+    not_whole = f"NOT (typeof(value) = 'integer' AND value BETWEEN 0 AND {worn.MOST})"
+    db.execute(f"DELETE FROM meta WHERE key IN ('last_seq', 'made', 'refiled', 'deferred') AND {not_whole}")  # noqa: S608  # as above
+    db.execute(f"DELETE FROM lives WHERE {not_whole.replace('value', 'before')}")  # noqa: S608  # as above
     db.execute("DELETE FROM meta WHERE key = 'spool_id' AND typeof(value) != 'text'")
 
 
@@ -319,8 +344,9 @@ def _plausible(value: object, declared: str) -> bool:
 def _swap(path: Path, rebuilt: Path) -> None:
     """Put what is left of the damaged file aside, and the rebuilt one in its place; can be repeated."""
     with closing(sqlite3.connect(rebuilt)) as db:  # made whole by closing it, so it has no log
-        row = db.execute("SELECT value FROM meta WHERE key=?", (DAMAGE,)).fetchone()
-    aside = path.with_name(Path(decode(row[0], Damaged).kept_as).name) if row else _free_name(path)
+        report = report_of(db)
+    name = Path(report.kept_as).name if report is not None else ""
+    aside = path.with_name(name) if name else _free_name(path)
     for suffix in _SUFFIXES:
         if (part := path.with_name(path.name + suffix)).exists():
             part.replace(aside.with_name(aside.name + suffix))

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import answers, archive, ledger, lives, room, salvage, time_repair
+from agent import answers, archive, ledger, lives, room, salvage, time_repair, worn
 from agent.deferred import Account, Deferred, DeferredFile, Run
 from agent.notebook import Notebook, enter
 from agent.rank import rank
 from base.durable import StorageError
-from wire.codec import Undecodable, check, decode, decode_result, encode, is_intact
+from wire.codec import Undecodable, check, decode_result, encode, is_intact
 from wire.delivery import CONFLICT, MAX_RESEND_RESULTS
-from wire.events import Damaged, Dropped
+from wire.events import Dropped
 from wire.results import Number, Result, ResultId
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agent.time_repair import Undated
     from agent.timesync import Boot
     from wire.delivery import Refusal
+    from wire.events import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +211,7 @@ class Spool(Notebook):
             life = lives.span(db, spool_id)
             if life is None:
                 return list(ranges)
-            last_number = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
-            life = life._replace(last=min(life.last, last_number))
+            life = life._replace(last=min(life.last, lives.last_number(db)))
             grown = 0
             if self._bytes < self._max_bytes // 2:
                 grown = archive.bring_back(db, life, ranges, MAX_RESEND_RESULTS)
@@ -251,10 +251,12 @@ class Spool(Notebook):
     def counts(self) -> Counts:
         """Count runs made, results spooled ever, waiting now, and refused; what is deferred is not yet among them."""
         with self._reading() as db:
-            meta: dict[str, int] = dict(db.execute("SELECT key, value FROM meta WHERE key != 'spool_id'"))
+            rows = db.execute("SELECT key, value FROM meta WHERE key != 'spool_id'").fetchall()
+            meta = {key: value if worn.is_whole(value) else 0 for key, value in rows}
             waiting = db.execute("SELECT COUNT(*) FROM results").fetchone()[0]
             refused = db.execute("SELECT COUNT(*) FROM refused").fetchone()[0]
-        return Counts(meta["made"], meta["last_seq"] - meta["refiled"], waiting, refused)
+        made, last, refiled = (meta.get(key, 0) for key in ("made", "last_seq", "refiled"))
+        return Counts(made, max(0, last - refiled), waiting, refused)
 
     # --- results whose time is in doubt: agent.time_repair ----------------------------------------------------------
 
@@ -322,7 +324,7 @@ class Spool(Notebook):
         return identity, size
 
     def _insert(self, db: sqlite3.Connection, result: Result, began: Boot | None) -> tuple[ResultId, bytes]:
-        number: int = db.execute("UPDATE meta SET value = value + 1 WHERE key='last_seq' RETURNING value").fetchone()[0]
+        number = lives.next_number(db)
         seq = number - self._before
         payload = encode(msgspec.structs.replace(result, spool_id=self.spool_id, seq=seq))
         kind = type(result.outcome).__struct_config__.tag
@@ -356,11 +358,11 @@ class Spool(Notebook):
 
     def _report_damage(self, db: sqlite3.Connection, beside: Result, began: Boot | None) -> int:
         """Spool the report of a damaged file, if one waits for a result to be made; return its bytes."""
-        row = db.execute("SELECT value FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone()
-        if row is None:
+        report = salvage.report_of(db)
+        if report is None:
             return 0
         db.execute("DELETE FROM meta WHERE key=?", (salvage.DAMAGE,))
-        return self._report(db, beside, decode(row[0], Damaged), began)
+        return self._report(db, beside, report, began)
 
     def _report(self, db: sqlite3.Connection, beside: Result, outcome: Dropped | Damaged, began: Boot | None) -> int:
         """Spool a word of the spool itself, with the site, the clock and the time of the result beside it."""
@@ -396,7 +398,7 @@ class Spool(Notebook):
 
     def _begin_life(self, db: sqlite3.Connection) -> None:
         old = self.spool_id
-        self._before = db.execute("SELECT value FROM meta WHERE key='last_seq'").fetchone()[0]
+        self._before = lives.last_number(db)
         self.spool_id = lives.begin(db, self._before)
         log.error("the collector holds other results under the numbers of spool %s: this card is an old copy", old)
         log.error("a new spool, %s, begins; the results go with it", self.spool_id)

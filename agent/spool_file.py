@@ -13,7 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from agent import archive, ledger, lives, salvage, time_repair
+from agent import archive, ledger, lives, salvage, time_repair, worn
 from agent.owed import Owed
 from agent.rank import rank
 from base.durable import StorageError, explain
@@ -66,15 +66,17 @@ class SpoolFile:
             version=_VERSION,
             rank=rank,
         )
-        db.text_factory = _text
+        db.text_factory = worn.text
         self._read_only = not os.access(self._path, os.W_OK)
         try:
             db.execute("BEGIN")  # it becomes a writer where something is missing, and only there
             _upgrade(db)
-            meta: dict[str, Any] = dict.fromkeys(_COUNTERS, 0)
-            meta |= dict(db.execute("SELECT key, value FROM meta").fetchall())
-            if db.execute(f"SELECT COUNT(*) FROM meta WHERE key IN {_COUNTERS}").fetchone()[0] < len(_COUNTERS):  # noqa: S608  # words of ours
-                db.executemany("INSERT OR IGNORE INTO meta VALUES (?, 0)", [(key,) for key in _COUNTERS])
+            meta: dict[str, Any] = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            for key in (key for key in _COUNTERS if not worn.is_whole(meta.get(key))):
+                if key in meta:
+                    worn.say(f"the counter {key!r}")
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, 0)", (key,))
+                meta[key] = 0
             self.spool_id = meta.get("spool_id") or lives.begin(db, meta["last_seq"])
             self._before = lives.before(db, self.spool_id)
             self._generation = meta["deferred"]
@@ -131,11 +133,6 @@ class SpoolFile:
             self._owed.clear()  # numbers may be others' in a rebuilt file
             self._db = self._open()
         return explained
-
-
-def _text(raw: bytes) -> str:
-    """Read a text; one that has changed on the card is a wrong text, not an error that hides every other row."""
-    return raw.decode("utf-8", "replace")
 
 
 def _upgrade(db: sqlite3.Connection) -> None:

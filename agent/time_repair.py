@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from agent import validity
+from agent import validity, worn
 from agent.timesync import Boot, boot_now, boots_without_time, installed_s
 from wire.codec import Undecodable, check, decode_result, encode, is_intact
 from wire.reasons import Invalid
@@ -37,6 +37,7 @@ STEP_S: Final = 1.0
 _AT_ONCE: Final = 500
 _LOOKS: Final = 5
 _TIGHT_S: Final = 0.01
+_LONGEST_BOOT_S: Final = 100 * 365 * 86_400.0
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS untimed (seq INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, boottime_s REAL NOT NULL);
@@ -94,7 +95,7 @@ def note_run(db: sqlite3.Connection, job: str, link: str, began: Boot | None) ->
 def run_began(db: sqlite3.Connection, job: str, link: str) -> Boot | None:
     """Tell when a run began that was noted by a doubtful clock."""
     row = db.execute("SELECT boot_id, boottime_s FROM untimed_runs WHERE job=? AND link=?", (job, link)).fetchone()
-    return Boot(*row) if row is not None else None
+    return _boot(*row) if row is not None else None
 
 
 def undated(db: sqlite3.Connection) -> list[Undated]:
@@ -103,7 +104,14 @@ def undated(db: sqlite3.Connection) -> list[Undated]:
         "SELECT seq, payload, crc, boot_id, boottime_s FROM untimed JOIN results USING (seq) ORDER BY seq LIMIT ?",
         (_AT_ONCE,),
     ).fetchall()
-    return [Undated(seq, payload, is_intact(payload, crc), Boot(*began)) for seq, payload, crc, *began in rows]
+    return [Undated(seq, payload, is_intact(payload, crc), _boot(*began)) for seq, payload, crc, *began in rows]
+
+
+def _boot(boot_id: object, boottime_s: object) -> Boot:
+    """Read when something began; of no boot at all where that is not what was written."""
+    if worn.is_text(boot_id) and isinstance(boottime_s, int | float) and abs(boottime_s) < _LONGEST_BOOT_S:
+        return Boot(boot_id, float(boottime_s))
+    return Boot("", 0.0)
 
 
 def release(db: sqlite3.Connection, payloads: Mapping[int, bytes | None]) -> None:
@@ -151,7 +159,7 @@ class Timekeeper:
         self._not_before_s = installed_s() if not_before_s is None else not_before_s
         self._without_time = boots_without_time(self._not_before_s) if without_time is None else without_time
         if (last := spool.last_began()) is not None:
-            self._not_before_s = max(self._not_before_s, datetime.fromisoformat(last).timestamp())
+            self._not_before_s = max(self._not_before_s, last.timestamp())
         self._told: Trust | None = None
 
     def doubted(self) -> bool:
