@@ -21,7 +21,7 @@ import msgspec
 from agent import lives, numbering, worn
 from base import carve
 from base.durable import StorageError, explain, log_is_damaged, open_database, sync_folder
-from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode
+from wire.codec import CHECK_CHARS, Undecodable, check, decode, decode_result, encode, is_intact
 from wire.events import Damaged
 
 if TYPE_CHECKING:
@@ -132,6 +132,15 @@ def report_of(db: sqlite3.Connection) -> Damaged | None:
     except (Undecodable, TypeError):
         worn.say("the damage of the spool")
         return Damaged(saved=0, unreadable=0, detail="what was noted of the damage has changed on the card")
+
+
+def rescued(db: sqlite3.Connection) -> set[bytes]:
+    """Read the results of a file that has just been rebuilt, as they were before they had numbers; else none."""
+    if db.execute("SELECT 1 FROM meta WHERE key=?", (DAMAGE,)).fetchone() is None:
+        return set()
+    rows = db.execute("SELECT payload, crc FROM results").fetchall()
+    found = (decode_result(payload) for payload, known in rows if is_intact(payload, known))
+    return {encode(msgspec.structs.replace(result, spool_id="", seq=0)) for result in found}
 
 
 def _rebuild(

@@ -288,7 +288,7 @@ class Spool(Notebook):
     def _take_over(self, db: sqlite3.Connection) -> int:
         """Give numbers to what is deferred and store it; return how many bytes the spool then has."""
         size = self._bytes
-        saved = self._rescued(db) if self._deferred else set()
+        saved = salvage.rescued(db) if self._deferred else set()
         for one in self._deferred:
             if encode(one.result) in saved:  # committed as the agent was killed, and saved from a log that broke before
                 enter(db, one.account)
@@ -346,15 +346,6 @@ class Spool(Notebook):
             grown += self._report(db, newest, outcome, began)
             log.warning("spool is full (%d bytes): gave up %s", self._max_bytes, counts)
         return grown
-
-    @staticmethod
-    def _rescued(db: sqlite3.Connection) -> set[bytes]:
-        """Read the results of a file that has just been rebuilt, as they were before they had numbers; else none."""
-        if db.execute("SELECT 1 FROM meta WHERE key=?", (salvage.DAMAGE,)).fetchone() is None:
-            return set()
-        rows = db.execute("SELECT payload, crc FROM results").fetchall()
-        found = (decode_result(payload) for payload, known in rows if is_intact(payload, known))
-        return {encode(msgspec.structs.replace(result, spool_id="", seq=0)) for result in found}
 
     def _report_damage(self, db: sqlite3.Connection, beside: Result, began: Boot | None) -> int:
         """Spool the report of a damaged file, if one waits for a result to be made; return its bytes."""

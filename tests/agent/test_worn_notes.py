@@ -22,7 +22,7 @@ from agent.plan import Claim
 from agent.service import SPOOL_FILE, Service
 from agent.settings import Link, Plan, RadioJob, Settings, Site, ThroughputJob
 from agent.spool import Spool
-from agent.timesync import Boot
+from agent.timesync import Boot, boot_now
 from agent.timetable import Timetable
 from base.broker import BrokerSettings
 from base.durable import StorageError
@@ -105,7 +105,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         spool.append(result(f"old {number}", throughput=number > 3))
     spool.acknowledge(spool.spool_id, [(5, 6)])
     spool.refuse(spool.spool_id, [Refusal(seq=1, reason="not understood"), Refusal(seq=2, reason=CONFLICT)])
-    for number, began in enumerate((None, Boot("an-earlier-boot", 12.5), None)):
+    for number, began in enumerate((None, Boot(boot_now().boot_id, 12.5), None)):
         spool.append(result(f"new {number}"), began=began)
     last = spool.append(result(throughput=True)).seq
     spool.acknowledge(spool.spool_id, [(last, last)])
