@@ -51,8 +51,6 @@ class SpoolFile:
         self.spool_id = ""
         self._before = 0
         self._bytes = 0
-        self._read_only = False
-        """Whether the file was opened so, because its disk was."""
         self._deferred: list[Deferred] = []
         """What is made, and not in the file yet."""
         self._owed = Owed()
@@ -67,7 +65,6 @@ class SpoolFile:
             rank=rank,
         )
         db.text_factory = worn.text
-        self._read_only = not os.access(self._path, os.W_OK)
         try:
             db.execute("BEGIN")  # it becomes a writer where something is missing, and only there
             _upgrade(db)
@@ -88,6 +85,14 @@ class SpoolFile:
                 raise explain(self._path, error) from error
             raise
         return db
+
+    def _opened_too_early(self, error: sqlite3.Error) -> bool:
+        """Whether the disk was read-only as the file was opened, and is no more: SQLite never looks again."""
+        return (
+            "readonly" in str(error)
+            and os.access(self._path, os.W_OK)
+            and not self._db.execute("PRAGMA query_only").fetchone()[0]
+        )
 
     def _weigh(self, db: sqlite3.Connection) -> None:
         """Add up the bytes of what waits."""
@@ -126,9 +131,8 @@ class SpoolFile:
     def _explained(self, error: sqlite3.Error) -> StorageError:
         """Say what is wrong; a file that proves to be damaged while it is used is rebuilt at once."""
         explained = explain(self._path, error)
-        writable_again = self._read_only and os.access(self._path, os.W_OK)
         # closed: rebuilding it did not work the last time
-        if salvage.is_damage(error) or "closed" in str(error) or writable_again:
+        if salvage.is_damage(error) or "closed" in str(error) or self._opened_too_early(error):
             self._db.close()
             self._owed.clear()  # numbers may be others' in a rebuilt file
             self._db = self._open()
