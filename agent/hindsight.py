@@ -9,8 +9,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.ledger import AHEAD
-from agent.plan import plan_day, plan_month
+from agent.plan import AHEAD, plan_day, plan_month
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

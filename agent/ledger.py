@@ -7,14 +7,13 @@ its caller's transaction.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
 from agent import planner, worn
 from agent.meter import Meter
-from agent.plan import Spent
+from agent.plan import AHEAD, Spent
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,8 +38,6 @@ _DAYS_KEPT: Final = 100
 _HOURS: Final = 24
 _IN_A_DAY: Final = 10**14
 """Bytes; no modem carries more, not even what is booked on one day of a month."""
-AHEAD: Final = timedelta(days=40)
-"""What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
 
 
 class Visit(NamedTuple):

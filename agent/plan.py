@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from agent.settings import Plan
+
+AHEAD: Final = timedelta(days=40)
+"""What a clock that ran ahead booked on days to come counts today, unless it ran ahead by more than this."""
 
 
 class Claim(StrEnum):

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.hindsight import book_again, note
-from agent.ledger import AHEAD
-from agent.plan import plan_day, plan_month
+from agent.plan import AHEAD, plan_day, plan_month
 from agent.settings import Plan
 
 if TYPE_CHECKING:
