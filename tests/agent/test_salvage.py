@@ -12,6 +12,7 @@ import pytest
 
 from agent import salvage
 from agent.ledger import Booking
+from agent.plan import Spent
 from agent.spool import Spool
 from base import carve
 from base.durable import StorageError
@@ -146,7 +147,7 @@ def test_the_books_of_the_data_plan_are_saved_too(tmp_path: Path) -> None:
     spool = Spool(path, max_bytes=LARGE)
     assert numbers(spool) == list(range(299)), "the last one waits for the clock"
     today = datetime(2026, 6, 15, tzinfo=UTC).date()
-    assert spool.spent("viettel", today, today.replace(day=1)) == (3000, 3000)
+    assert spool.spent("viettel", today, today.replace(day=1)) == Spent(3000, 3000)
     assert spool._db.execute("SELECT * FROM untimed").fetchall() == [(300, "boot", 12.5)]
     assert spool._db.execute("SELECT seq, day FROM archive").fetchall() == [(0, "2026-06-14")]
     spool.close()

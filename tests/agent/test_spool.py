@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.ledger import Booking
+from agent.plan import Spent
 from agent.spool import Run, Spool
 from base.durable import StorageError
 from wire.codec import decode_result
@@ -126,8 +127,8 @@ def test_a_run_that_began_and_never_ended_shows_after_a_restart(tmp_path: Path) 
 def test_spending_adds_up_by_day_and_month(spool: Spool) -> None:
     for day, size in (("2026-06-14", 5), ("2026-06-15", 10), ("2026-06-15", 20), ("2026-05-31", 40)):
         spool.append(result(), booking=Booking("viettel", day, size))
-    assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)) == (30, 35)
-    assert spool.spent("vinaphone", date(2026, 6, 15), date(2026, 6, 1)) == (0, 0)
+    assert spool.spent("viettel", date(2026, 6, 15), date(2026, 6, 1)) == Spent(30, 35, (("2026-06-14", 5),))
+    assert spool.spent("vinaphone", date(2026, 6, 15), date(2026, 6, 1)) == Spent(0, 0)
 
 
 def test_a_damaged_spool_is_kept_aside_and_work_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
