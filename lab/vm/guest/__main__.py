@@ -5,6 +5,7 @@ A journey that breaks off leaves its traceback in its diary, and does not keep t
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 import traceback
@@ -14,12 +15,15 @@ from typing import Final
 from lab.vm.diary import BROKE_OFF, Diary
 from lab.vm.guest import modem_manager, serial_link
 
+_STUCK_AFTER_S: Final = 240.0
+"""Of the 300 s that the machine has: where it stands then is told, for who reads the transcript."""
 JOURNEYS: Final = {"serial_link": serial_link.tell, "modem_manager": modem_manager.tell}
 
 
 def main(results: Path) -> int:
     """Return how many journeys broke off."""
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
+    faulthandler.dump_traceback_later(_STUCK_AFTER_S)
     broken = 0
     for name, tell in JOURNEYS.items():
         folder = results / name
