@@ -229,7 +229,7 @@ class _Watchdog(threading.Thread):
                 self.deadline_reached = True
                 self._transfer.cut()
                 if not self.ended.wait(_GRACE_S):
-                    leave(self._answer, {"error": "deadline", "deadline_reached": True})
+                    leave(self._answer, {"error": "deadline", "deadline_reached": True, "looks": self.looks})
 
     def _pause_s(self) -> float:
         if not self.looks and not self._udp:

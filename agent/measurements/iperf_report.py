@@ -119,8 +119,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def begun(self) -> bool:
-        """Whether test data has flowed."""
-        return self.counted_bytes > 0
+        """Whether test data has flowed; the streams show it before there is a whole interval."""
+        return self.counted_bytes > 0 or bool(self.looks)
 
 
 def read(payload: bytes) -> Report:

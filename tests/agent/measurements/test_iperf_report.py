@@ -134,6 +134,13 @@ def test_every_recorded_failure_has_its_reason(name: str, expected: Reason, begu
     assert (reason(report), report.begun) == (expected, begun)
 
 
+def test_data_that_was_seen_has_flowed_though_no_interval_was_told() -> None:
+    """A child that libiperf holds up at its deadline can say no more than that."""
+    told = {"error": "deadline", "deadline_reached": True}
+    assert not iperf_report.read(msgspec.json.encode(told)).begun
+    assert iperf_report.read(msgspec.json.encode({**told, "looks": [(0.2, 0, 0), (0.3, 40_000, 50_000)]})).begun
+
+
 def test_an_error_never_seen_before_is_a_failure_of_the_tool() -> None:
     assert reason(Report(error="flux capacitor empty")) is Reason.TOOL_FAILED
 
