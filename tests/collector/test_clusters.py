@@ -42,8 +42,8 @@ def test_a_broker_of_three_nodes_loses_nothing_when_any_of_them_is_killed(tmp_pa
             stack.enter_context(Feeder(probe, total, pause_s=0.02))
         wait_until(lambda: len(probes[0].acked()) > 20)
         third.kill()
-        seen = len(probes[0].acked())
-        wait_until(lambda: len(probes[0].acked()) > seen + 20, "two of three nodes go on", timeout_s=60)
+        goal = min(total, len(probes[0].acked()) + 20)  # acknowledgements may have come in one burst
+        wait_until(lambda: len(probes[0].acked()) >= goal, "two of three nodes go on", timeout_s=120)
         third.start()
         heard.kill()
         heard.start()
